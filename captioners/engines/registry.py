@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, SerializeAsAny, WithJsonSchema
 
 from captioners.engines.base import EngineConfig
 from captioners.engines.lmdeploy import Lmdeploy
+from captioners.engines.notes import Notes
 from captioners.engines.openai_client import OpenAIClientConfig
 from captioners.engines.transformers import Transformers
 from core.errors import UserError, suggest
@@ -17,6 +18,7 @@ ENGINES: dict[str, type[EngineConfig]] = {
     "server": OpenAIClientConfig,
     "lmdeploy": Lmdeploy,
     "transformers": Transformers,
+    "notes": Notes,
 }
 
 
@@ -32,7 +34,10 @@ def read_engine(written: Any) -> Any:
     kind = str(written.get("kind", ""))
     if not is_path(kind) and kind not in ENGINES:
         raise UserError(f"kind: unknown engine {kind!r}{suggest(kind, ENGINES)}")
-    return (class_at(kind, EngineConfig) if is_path(kind) else ENGINES[kind]).model_validate(written)
+    engine = class_at(kind, EngineConfig) if is_path(kind) else ENGINES[kind]
+    if engine is Notes:
+        written = {key: read_engine(value) if key in ("frames", "answers") else value for key, value in written.items()}
+    return engine.model_validate(written)
 
 
 _OUTSIDE = {"type": "object", "required": ["kind"], "properties": {"kind": {"type": "string", "pattern": ":"}}}

@@ -1,0 +1,180 @@
+"""Engine for clips longer than a model's window: captions of their parts, then an answer out of these notes (LLoVi).
+
+One engine sees the frames, part by part; a language model, which may be another engine, answers (core/film_notes.py).
+A clip no longer than a part is asked about directly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, SerializeAsAny
+
+from captioners.engines.base import Answer, Engine, EngineConfig, Frame, Question, Sampling
+from core.errors import UserError
+from core.film_notes import Note, fitting, question_over
+
+DESCRIBE = "These are frames of a part of a film. Describe what happens. Name people, objects, actions and places."
+"""What is asked about each part. Ours."""
+
+
+class Notes(EngineConfig):
+    """Two engines for long clips: one that sees frames, and one that answers out of what the first has said.
+
+    Attributes:
+        frames: The engine that sees frames, with the stage's model.
+        answers: The engine that answers; default: that of `frames`.
+        answers_model: Its model; default: the stage's.
+        part: Longest part that is seen at once, in seconds.
+        longest_text: Longest text that the answering model reads, in characters. Notes that are longer are summed up.
+    """
+
+    several_images: ClassVar = True
+
+    kind: Literal["notes"] = "notes"
+    frames: SerializeAsAny[EngineConfig]
+    answers: SerializeAsAny[EngineConfig] | None = None
+    answers_model: str | None = None
+    part: float = Field(default=30.0, ge=1)
+    longest_text: int = Field(default=60_000, ge=1000)
+
+    @property
+    def loads_model(self) -> bool:
+        return self.frames.loads_model
+
+    @property
+    def gpus(self) -> int:
+        return self.frames.gpus + (self.answers.gpus if self.answers else 0)
+
+    @property
+    def actors(self) -> int | None:
+        return self.frames.actors
+
+    @property
+    def batch_size(self) -> int:
+        return self.frames.batch_size
+
+    @property
+    def image_input(self) -> str:
+        return self.frames.image_input
+
+    def check_available(self, model: str, what: str, revision: str | None) -> None:
+        """Check both engines.
+
+        Raises:
+            UserError: One is not available, or takes one image only.
+        """
+        for engine in filter(None, (self.frames, self.answers)):
+            if not engine.several_images:
+                raise UserError(f"{what}: the engine {engine.kind} takes one image: use server or transformers")
+        self.frames.check_available(model, what, revision)
+        if self.answers:
+            self.answers.check_available(self.answers_model or model, what, None if self.answers_model else revision)
+
+    def load(self, model: str, what: str, revision: str | None, sampling: Sampling) -> NotesEngine:
+        """Load both engines.
+
+        Raises:
+            UserError: That failed; the text gives the reason.
+        """
+        frames = self.frames.load(model, what, revision, sampling)
+        answering, theirs = self.answers or self.frames, self.answers_model or model
+        if self.answers is None and theirs == model:
+            return NotesEngine(frames, frames, self)
+        return NotesEngine(
+            frames, answering.load(theirs, what, None if self.answers_model else revision, sampling), self
+        )
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a clip: its times in seconds, and the question about it as the engine prepared it."""
+
+    start: float
+    end: float
+    prepared: Any
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A question about a clip, and its parts. A single part: the question itself, about the whole clip."""
+
+    question: Question
+    parts: Sequence[Part]
+
+
+class _FailedError(Exception):
+    """An engine's answer that is an error."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.error)
+        self.answer = answer
+
+
+class NotesEngine(Engine):
+    """`Engine` of `Notes`."""
+
+    def __init__(self, frames: Engine, answers: Engine, settings: Notes) -> None:
+        self._frames, self._answers, self._settings = frames, answers, settings
+        self.calls = frames.calls
+        self.provenance: Mapping[str, object] = {**frames.provenance, "notes": dict(answers.provenance)}
+
+    def prepare(self, question: Question) -> Parts:
+        groups = list(_groups(question.frames, self._settings.part))
+        if len(groups) < 2:
+            return Parts(question, [Part(0.0, 0.0, self._frames.prepare(question))])
+        starts = [group[0].time for group in groups]
+        ends = [*starts[1:], groups[-1][-1].time]
+        parts = [
+            Part(start, end, self._frames.prepare(Question(None, DESCRIBE, tuple(group))))
+            for start, end, group in zip(starts, ends, groups, strict=True)
+        ]
+        return Parts(question, parts)
+
+    def __call__(self, questions: Sequence[Parts]) -> list[Answer]:
+        every = iter(self._frames([part.prepared for asked in questions for part in asked.parts]))
+        said = [[next(every) for _ in asked.parts] for asked in questions]
+        return [self._answer(asked, answers) for asked, answers in zip(questions, said, strict=True)]
+
+    def _answer(self, asked: Parts, said: Sequence[Answer]) -> Answer:
+        if len(said) == 1:
+            return said[0]
+        failed = next((answer for answer in said if answer.error), None)
+        if failed:
+            return failed
+        notes = [Note(part.start, part.end, answer.text) for part, answer in zip(asked.parts, said, strict=True)]
+        spent = list(said)
+
+        def ask(text: str) -> str:
+            (answer,) = self._answers([self._answers.prepare(Question(None, text))])
+            spent.append(answer)
+            if answer.error:
+                raise _FailedError(answer)
+            return answer.text
+
+        try:
+            short = fitting(notes, asked.question.prompt, self._fits, ask)
+            ask(question_over(short, asked.question.prompt))
+        except _FailedError as failure:
+            return failure.answer
+        except UserError as error:
+            return Answer(error=f"too long: {error}")
+        return spent[-1]._replace(prompt_tokens=_sum(spent, "prompt_tokens"), tokens=_sum(spent, "tokens"))
+
+    def _fits(self, text: str) -> bool:
+        return len(text) <= self._settings.longest_text
+
+
+def _groups(frames: Sequence[Frame], part: float) -> Iterator[list[Frame]]:
+    """Yield the frames of each part of a clip."""
+    for _, group in groupby(frames, lambda frame: int(frame.time // part)):
+        yield list(group)
+
+
+def _sum(answers: Sequence[Answer], name: str) -> int | None:
+    """Return the tokens of all answers; None if one does not say it."""
+    counts = [getattr(answer, name) for answer in answers]
+    return None if None in counts else sum(counts)

@@ -1,0 +1,90 @@
+"""The engine for long clips, over a server: what each part is asked, and what the answer is out of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from captioners.engines.base import Answer, Frame, Question, Sampling
+from captioners.engines.notes import DESCRIBE, Notes, NotesEngine
+from captioners.engines.registry import read_engine
+from captioners.films.dense import DenseCaption
+from core.errors import UserError
+from tests.captioners.films.clips import server_engine
+from tests.chat_server import ChatServer, chat_server
+from tests.conftest import jpeg
+
+SAMPLING = Sampling(64, 0.0, 1.0, 0)
+
+
+def words(images: str, prompt: str) -> str:
+    """A caption of frames; of notes, how many lines it has read."""
+    if prompt.startswith(DESCRIBE):
+        return f"a dog {images[:6]}"
+    return f"out of {prompt.count(' s: ')} notes: {prompt.splitlines()[-1]}"
+
+
+def loaded(server: ChatServer, **settings: Any) -> NotesEngine:
+    engine = read_engine({"kind": "notes", "frames": server_engine(server.url), "part": 10, **settings})
+    assert isinstance(engine, Notes)
+    return engine.load("m", "test", None, SAMPLING)
+
+
+def asked(engine: NotesEngine, *times: list[float]) -> list[Answer]:
+    clips = [tuple(Frame(time, jpeg(16, 16, int(time))) for time in clip) for clip in times]
+    return engine([engine.prepare(Question(None, "What happens?", clip)) for clip in clips])
+
+
+def test_long_clip_is_answered_out_of_the_notes_of_its_parts() -> None:
+    with chat_server(words=words) as server:
+        long, short = asked(loaded(server), [0.0, 5.0, 12.0, 25.0, 31.0], [0.0, 9.0])
+        contents = [content for content in server.contents]
+    assert long.text == "out of 4 notes: What happens?"
+    assert short.text == "out of 0 notes: What happens?"  # asked directly, about its frames
+    texts = [" ".join(part["text"] for part in content if part["type"] == "text") for content in contents]
+    notes = next(text for text in texts if "0.0-12.0 s: a dog" in text)
+    assert "12.0-25.0 s: a dog" in notes
+    assert "31.0-31.0 s: a dog" in notes
+    assert sum(DESCRIBE in text for text in texts) == 4
+
+
+def test_notes_that_are_too_long_are_summed_up() -> None:
+    def long_winded(images: str, prompt: str) -> str:
+        return "word " * 100 if prompt.startswith(DESCRIBE) else words(images, prompt)
+
+    with chat_server(words=long_winded) as server:
+        (answer,) = asked(loaded(server, longest_text=2800), [10.0 * n for n in range(8)])
+    assert answer.text == "out of 2 notes: What happens?"
+
+
+def test_failed_part_is_the_error_of_the_answer() -> None:
+    with chat_server(words=words, faults=("400",), share=1.0) as server:
+        (answer,) = asked(loaded(server), [0.0, 15.0])
+    assert answer.error
+    assert not answer.text
+
+
+def test_tokens_of_all_questions_are_counted() -> None:
+    with chat_server(words=words) as server:
+        (answer,) = asked(loaded(server), [0.0, 15.0])
+    assert answer.tokens is not None
+    assert answer.tokens > len("out of 2 notes: What happens?".split())
+
+
+@pytest.mark.parametrize("part", ["frames", "answers"])
+def test_engine_for_one_image_is_refused(part: str) -> None:
+    server = server_engine("http://127.0.0.1:9/v1")
+    settings: dict[str, Any] = {"kind": "notes", "frames": server, "answers": server, part: {"kind": "lmdeploy"}}
+    engine = read_engine(settings)
+    with pytest.raises(UserError, match="lmdeploy takes one image"):
+        engine.check_available("m", "dense_caption", None)
+
+
+def test_recipe_of_a_stage_names_both_engines() -> None:
+    written = {"kind": "notes", "frames": server_engine("http://127.0.0.1:9/v1"), "answers_model": "llm"}
+    stage = DenseCaption(engine=written)  # type: ignore[arg-type]
+    again = DenseCaption.model_validate(stage.model_dump(mode="json"))
+    assert again == stage
+    assert isinstance(again.engine, Notes)
+    assert again.engine.answers_model == "llm"
