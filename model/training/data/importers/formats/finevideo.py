@@ -22,9 +22,9 @@ _ROWS = 64  # in memory at once; without films they are small
 def read(row: Row, options: Options) -> Iterator[Draft | BadSampleError]:
     """Draft the dense captions of a film, and a record for each question."""
     told = row.entry.get(_DESCRIPTION)
-    told = json.loads(told) if isinstance(told, str) else told
+    told = _parsed(told) if isinstance(told, str) else told
     if not isinstance(told, Mapping):
-        raise BadSampleError("no description: `json` is empty")
+        raise BadSampleError("no description: `json` has no object")
     content = told.get("content_metadata") or told
     name = path_text(told.get("original_video_filename"))
     length = seconds_of(told, "duration_seconds") if told.get("duration_seconds") is not None else None
@@ -43,6 +43,13 @@ def read(row: Row, options: Options) -> Iterator[Draft | BadSampleError]:
         return Draft(turns, [film], original_id=name, task="qa")
 
     yield from drafts_of([None, *list_of_turns(content.get("qAndA") or [])], draft)
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadSampleError(f"no JSON in `json`: {error}") from error
 
 
 def _events(content: Mapping[str, Any]) -> list[tuple[float, float, str]]:
