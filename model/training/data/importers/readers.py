@@ -67,6 +67,14 @@ def files_of(source: Path) -> list[Path]:
     return files
 
 
+def files_of_kind(source: Path, kind: str) -> list[Path]:
+    """Return the files of a source that have a kind, such as `.json`; none where `files_of` raises."""
+    try:
+        return [file for file in files_of(source) if kind_of(file) == kind]
+    except UserError:  # reading the rows reports it
+        return []
+
+
 def _visible(folder: Path) -> list[Path]:
     """Return what is in a folder, at any depth, but for hidden files and folders."""
     inside = folder.rglob("*")

@@ -12,7 +12,7 @@ from core.records import Licence
 from model.training.data.importers.clocks import clock_seconds
 from model.training.data.importers.dense_captions import WRITTEN, dense_turns
 from model.training.data.importers.format import Draft, Format, Options, Profile, Row, drafts_of
-from model.training.data.importers.readers import files_of, kind_of, read_rows
+from model.training.data.importers.readers import files_of, files_of_kind, kind_of, read_rows
 from model.training.data.importers.turns import assistant, list_of_turns, path_text, seconds_of, text_of, user, video
 
 _DESCRIPTION = "json"
@@ -91,6 +91,22 @@ def film_rows(source: Path, options: Options) -> Iterator[Row]:
             raise UserError(f"{file}: cannot be read behind row {number:,}: {reason}; copy it again") from error
 
 
+def _recognises(source: Path) -> bool:
+    """Return whether the first file is Parquet of films and descriptions. Its films are not read."""
+    import pyarrow as pa
+
+    from core.parquet import Parquet
+
+    files = files_of_kind(source, ".parquet")
+    if not files:
+        return False
+    try:
+        with open(files[0], "rb") as data:
+            return {"mp4", _DESCRIPTION} <= set(Parquet(data).schema.names)
+    except (BadSampleError, pa.ArrowException):
+        return False  # reading the rows reports it
+
+
 FORMAT = Format(
     name="finevideo",
     about="FineVideo: dense captions and questions; write its films to files yourself",
@@ -107,4 +123,5 @@ FORMAT = Format(
         ),
     ),
     rows=film_rows,
+    recognises=_recognises,
 )

@@ -60,4 +60,5 @@ FORMAT = Format(
     profiles=(Profile("queryd", Licence()),),
     options=MAKE | PATH | DURATIONS,
     rows=rows,
+    recognises=lambda source: all(any(source.glob(f"{name}*")) for name in ("raw_captions", "times")),
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
 
 from tests.model.training import training_data
 from tests.model.training.data.importers.formats import (
@@ -12,7 +11,6 @@ from tests.model.training.data.importers.formats import (
     test_egoschema,
     test_finevideo,
     test_internvid,
-    test_lavila,
     test_panda70m,
     test_penguin_recap_i,
     test_penguin_recap_v,
@@ -26,6 +24,7 @@ from tests.model.training.data.importers.formats import (
 from tests.model.training.data.importers.published.layouts import Published, array, keyed, lines, parquet, table, tar
 
 SMALL = (56, 56)
+NEXTGQA = ("4010", *(f"4010{number}" for number in range(1, 200)))
 CLIP = "['0:00:01.5', '0:00:04']"
 QA = "question,answer,qid,type,a0,a1,a2,a3,a4"
 
@@ -52,14 +51,16 @@ PUBLISHED: Mapping[str, Published] = {
         [IMAGE, FILM, PAIR], array(), 3, images={"coco/1.png": SMALL, "coco/2.png": SMALL}, films=["a/v.mp4"]
     ),
     "videollama3": Published([CLIPPED, STREAM], lines(), 2, films=["v.mp4"]),
-    "vl3syn7m": Published([{"image": "0/1.png", "caption": "A kettle."}], lines(), 1, {"0/1.png": SMALL}, auto=False),
-    "chat": Published([{"messages": CHAT}, {"data": ["What?", "It."]}], lines(), 2),
+    "vl3syn7m": Published(
+        [{"image": "0/1.png", "caption": "A kettle."}], lines(), 1, {"0/1.png": SMALL}, auto="refused"
+    ),
+    "chat": Published([{"messages": CHAT}], lines(), 1),
     "valley": Published(
         [test_valley.entry("vatex/Ab-_efghijk_000010_000020.mp4")],
         array(),
         1,
         films=["vatex/Ab-_efghijk_000010_000020.mp4"],
-        auto=False,
+        auto="llava",
     ),
     "videochat": Published([test_videochat.TWO], array(), 1, films=[test_videochat.FILM]),
     "videochat2": Published(
@@ -72,7 +73,7 @@ PUBLISHED: Mapping[str, Published] = {
     "penguin-recap-i": Published(
         [test_penguin_recap_i.image_entry()], lines("part.jsonl.gz"), 1, images={"coco/17.jpg": SMALL}
     ),
-    "penguin-recap-v": Published(test_penguin_recap_v.THREE, lines(), 3, films=["Set/a.mp4"], auto=False),
+    "penguin-recap-v": Published(test_penguin_recap_v.THREE, lines(), 3, films=["Set/a.mp4"], auto="llava"),
     "egoschema": Published([test_egoschema.ONE], keyed("u1"), 1, films=["u1.mp4"]),
     "nextqa": Published(
         [dict(zip(f"video,{QA}".split(","), "4010,how many dogs,2,7,DC,one,two,None,nan,".split(","), strict=True))],
@@ -86,22 +87,23 @@ PUBLISHED: Mapping[str, Published] = {
         1,
         films=["4010.mp4"],
         options={"questions": "{folder}/val.csv"},
-        tables={"val.csv": "video_id,question,qid\n4010,why did he sit,7\n"},
-        auto=False,
+        tables={"val.csv": "video_id,question,qid\n" + "".join(f"{film},why did he sit,7\n" for film in NEXTGQA)},
     ),
     "llovi": Published(
-        [["#C C lifts a lid", "#O X sits"]], keyed("u1"), 1, films=["u1.mp4"], auto=False
+        [["#C C lifts a lid", "#O X sits"]], keyed("u1"), 1, films=["u1.mp4"], auto="refused"
     ),  # its rows are lists
     "lavila": Published(
-        [["u1", 10.5, 12.0, "#C C lifts a lid"], test_lavila.ONE[:1] + [2.0, 4.0, ["C sits", "C rests"]]],
+        [["u1", 10.5, 12.0, "#C C lifts a lid"], ["u1", 2.0, 4.0, ["C sits", "C rests"]]],
         lines(),
         3,
         films=["u1.mp4"],
-        auto=False,
+        auto="refused",
     ),
     "ego4d": Published([{"narrations": NARRATIONS}], keyed("u1", "videos"), 1, films=["u1.mp4"]),
     "finevideo": Published([FINEVIDEO], parquet, 2, films=["x.mp4"]),
-    "sharegpt4video": Published([test_sharegpt4video.entry("He sits.", "He stands.")], lines(), 2, films=["panda/x.mp4"]),
+    "sharegpt4video": Published(
+        [test_sharegpt4video.entry("He sits.", "He stands.")], lines(), 2, films=["panda/x.mp4"]
+    ),
     "imagebind-llm": Published(
         [{"url": "cc/b.png", "caption": "A dog, a cat."}],
         table("url,caption", separator="\t"),

@@ -37,7 +37,7 @@ class Published:
         films: Films below the media folder.
         options: Options of `--set`; `{folder}` is the folder that `tables` and media are in.
         tables: Further files beside the data set, which options name.
-        auto: Whether `vl3syn import auto` tells the format.
+        auto: What `vl3syn import auto` takes it for, if not for what it is; `refused` if it says that it does not know.
     """
 
     rows: Sequence[Any]
@@ -47,7 +47,7 @@ class Published:
     films: Sequence[str] = ()
     options: Mapping[str, str] = field(default_factory=dict)
     tables: Mapping[str, str] = field(default_factory=dict)
-    auto: bool = True
+    auto: str = ""
 
     def write_rows(self, folder: Path, rows: Sequence[Any] | None = None) -> tuple[Path, dict[str, str]]:
         """Write the data set, or other rows in its layout, and its tables; return the source and the options."""
@@ -119,8 +119,9 @@ def table(columns: str, name: str = "set.csv", separator: str = ",") -> Write:
 
 
 def parquet(folder: Path, rows: Sequence[Any]) -> Path:
-    """A Parquet file."""
-    pq.write_table(pa.Table.from_pylist(list(rows)), folder / "train.parquet")
+    """A Parquet file with columns of text; `mp4` has bytes."""
+    columns = [(name, pa.binary() if name == "mp4" else pa.string()) for name in rows[0]]
+    pq.write_table(pa.Table.from_pylist(list(rows), pa.schema(columns)), folder / "train.parquet")
     return folder / "train.parquet"
 
 

@@ -59,7 +59,10 @@ PUBLISHED: Mapping[str, Published] = {
     ),
     "coin": Published([test_coin.FILM], keyed("ID", "database"), 3, films=["ID.mp4"]),
     "hirest": Published(
-        [{"ID.mp4": test_hirest.CLIP | {"v_duration": 70.0, "bounds": [20, 65]}}], keyed("Make tea"), 3, films=["ID.mp4"]
+        [{"ID.mp4": test_hirest.CLIP | {"v_duration": 70.0, "bounds": [20, 65]}}],
+        keyed("Make tea"),
+        3,
+        films=["ID.mp4"],
     ),
     "vitt": Published(
         [test_vitt.FILM],
@@ -82,10 +85,10 @@ PUBLISHED: Mapping[str, Published] = {
     "goalstep": Published([test_ego4d_spans.GOAL], array("videos"), 2, films=["u.mp4"]),
     "momentor": Published([{"qa": [test_momentor.ONE]}], keyed("vid"), 1, films=["vid.mp4"]),
     "timeit": Published([test_timeit.ROW], array(), 1, films=["x.mp4"]),
-    "et-instruct": Published([test_et_instruct.VID], array(), 1, films=["x.mp4"], auto=False),
-    "avtime": Published([test_avtime.row({"events": test_avtime.EVENTS})], array(), 3, films=["x.mp4"], auto=False),
+    "et-instruct": Published([test_et_instruct.VID], array(), 1, films=["x.mp4"], auto="refused"),
+    "avtime": Published([test_avtime.row({"events": test_avtime.EVENTS})], array(), 3, films=["x.mp4"], auto="refused"),
     "timelens": Published([test_timelens.ROW], lines(), 2, films=["cosmo_cap/x.mp4"]),
-    "vtimellm": Published([test_vtimellm.CUT], array(), 1, films=["AbC.mp4"], auto=False),
+    "vtimellm": Published([test_vtimellm.CUT], array(), 1, films=["AbC.mp4"], auto="refused"),
     "videollm-online": Published(
         [test_videollm_online.LIVE, test_videollm_online.LIVE | {"conversation": test_videollm_online.FRAMES[:3]}],
         lines(),
@@ -93,6 +96,6 @@ PUBLISHED: Mapping[str, Published] = {
         films=["u.mp4"],
     ),
     "mmduet": Published([test_mmduet.MAGQA, test_mmduet.QUERY], array(), 2, films=["x.mp4"]),
-    "livecc": Published([test_livecc.line(**LIVE_CLIP)], lines(), 1, films=["YT.mp4"], auto=False),
-    "streamo": Published([test_streamo.RAW, test_streamo.RENDERED], array(), 2, films=["a/x.mp4", "x.mp4"], auto=False),
+    "livecc": Published([test_livecc.line(**LIVE_CLIP)], lines(), 1, films=["YT.mp4"], auto="refused"),
+    "streamo": Published([test_streamo.RAW, test_streamo.RENDERED], array(), 2, films=["a/x.mp4", "x.mp4"]),
 }

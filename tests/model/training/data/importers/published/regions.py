@@ -21,20 +21,34 @@ from tests.model.training.data.importers.formats import (
     test_sa_1b,
     test_visual_genome,
 )
-from tests.model.training.data.importers.published.layouts import Published, array, keyed, keys, lines, parquet, tar
+from tests.model.training.data.importers.published.layouts import (
+    Published,
+    Write,
+    array,
+    keyed,
+    keys,
+    lines,
+    parquet,
+    tar,
+)
 
 WIDE = (400, 200)
 CUP = {"bbox": [40, 20, 100, 60.5], "category_id": 47, "iscrowd": 0}
 SHOWN = {"width": 400, "height": 200, "file_name": "9.jpg"}
+CUPS = (SHOWN, [CUP, CUP | {"bbox": [200, 100, 200, 100]}])
 
 
-def coco(folder: Path, rows: Sequence[Any]) -> Path:
+def coco(name: str) -> Write:
     """COCO's file. A row is an image, and annotations that lack its id."""
-    images = [{"id": number, **image} for number, (image, _) in enumerate(rows)]
-    notes = [{"image_id": number, **note} for number, (_, listed) in enumerate(rows) for note in listed]
-    whole = {"annotations": notes, "images": images, "categories": test_coco.NAMES}
-    (folder / "instances_train2017.json").write_text(json.dumps(whole))
-    return folder / "instances_train2017.json"
+
+    def write(folder: Path, rows: Sequence[Any]) -> Path:
+        images = [{"id": number, **image} for number, (image, _) in enumerate(rows)]
+        notes = [{"image_id": number, **note} for number, (_, listed) in enumerate(rows) for note in listed]
+        whole = {"annotations": notes, "images": images, "categories": test_coco.NAMES}
+        (folder / name).write_text(json.dumps(whole))
+        return folder / name
+
+    return write
 
 
 def textocr(folder: Path, rows: Sequence[Any]) -> Path:
@@ -51,7 +65,9 @@ def textocr(folder: Path, rows: Sequence[Any]) -> Path:
 
 def refcoco(folder: Path, rows: Sequence[Any]) -> Path:
     """RefCOCO's folder. A row is a reference, its annotation and its image."""
-    (folder / "refs(unc).json").write_text(json.dumps([{"ann_id": n, "image_id": n, **row[0]} for n, row in enumerate(rows)]))
+    (folder / "refs(unc).json").write_text(
+        json.dumps([{"ann_id": n, "image_id": n, **row[0]} for n, row in enumerate(rows)])
+    )
     notes = [{"id": n, "image_id": n, **row[1]} for n, row in enumerate(rows)]
     images = [{"id": n, **row[2]} for n, row in enumerate(rows)]
     (folder / "instances.json").write_text(json.dumps({"images": images, "annotations": notes}))
@@ -78,10 +94,8 @@ def charts(folder: Path, rows: Sequence[Any]) -> Path:
 
 
 PUBLISHED: Mapping[str, Published] = {
-    **{
-        name: Published([(SHOWN, [CUP, CUP | {"bbox": [200, 100, 200, 100]}])], coco, 1, images={"9.jpg": WIDE})
-        for name in ("coco", "objects365")
-    },
+    "coco": Published([CUPS], coco("instances_train2017.json"), 1, images={"9.jpg": WIDE}),
+    "objects365": Published([CUPS], coco("zhiyuan_objv2_train.json"), 1, images={"9.jpg": WIDE}),
     "textocr": Published(
         [(SHOWN | {"set": "train"}, [{"utf8_string": "STOP", "bbox": [40, 20, 100, 60.0]}])],
         textocr,
@@ -118,12 +132,19 @@ PUBLISHED: Mapping[str, Published] = {
     "grand": Published([test_grand.OBJECTS], keyed("sa_1.jpg"), 2, images={"sa_1.jpg": (20, 10)}),
     "osprey": Published([test_osprey.CHAT], array(), 1, images={test_osprey.ENTRY["file_name"]: WIDE}),
     "mdvp": Published(
-        [test_mdvp.BOXES], array(), 1, images={"vg/a.png": (56, 56)},
+        [test_mdvp.BOXES],
+        array(),
+        1,
+        images={"vg/a.png": (56, 56)},
         options={"prefix": "/data/", "pictures": "{folder}/media"},
     ),
-    "pdfa": Published([{"pages": [test_documents.PAGE] * 2}], tar("pdf", b"%PDF"), 2, {"0/1.png": WIDE, "0/2.png": WIDE}),
+    "pdfa": Published(
+        [{"pages": [test_documents.PAGE] * 2}], tar("pdf", b"%PDF"), 2, {"0/1.png": WIDE, "0/2.png": WIDE}
+    ),
     "idl": Published(
-        [{"pages": [test_documents.FLAT_PAGE]}], tar("tif", test_documents.tiff()), 1,
+        [{"pages": [test_documents.FLAT_PAGE]}],
+        tar("tif", test_documents.tiff()),
+        1,
         options={"pages": "rendered", "make": "boxes"},
     ),
     "blip3-ocr": Published([test_blip3_ocr.ROW], parquet, 1, images={"ab12.jpg": WIDE}),
