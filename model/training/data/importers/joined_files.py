@@ -17,7 +17,7 @@ from core.errors import BadSampleError, UserError
 from core.json_stream import JsonStream
 from model.training.data.importers import readers
 from model.training.data.importers.format import Row, Unreadable
-from model.training.data.importers.readers import files_of, files_of_kind, kind_of, open_packed
+from model.training.data.importers.readers import files_of_kind, open_packed
 
 _MOST_PARTS = 64  # an object with more keys is one of id → value
 _CUT = 2000  # characters of an annotation that cannot be used
@@ -134,7 +134,7 @@ def json_files(source: Path) -> list[Path]:
     Raises:
         UserError: There is none.
     """
-    files = [file for file in files_of(source) if kind_of(file) == ".json"]
+    files = files_of_kind(source, ".json")
     if not files:
         raise UserError(f"{source}: no .json in it: give the annotations")
     return files

@@ -68,11 +68,12 @@ def files_of(source: Path) -> list[Path]:
 
 
 def files_of_kind(source: Path, kind: str) -> list[Path]:
-    """Return the files of a source that have a kind, such as `.json`; none where `files_of` raises."""
-    try:
-        return [file for file in files_of(source) if kind_of(file) == kind]
-    except UserError:  # reading the rows reports it
-        return []
+    """Return the files of a source that have a kind, such as `.json`.
+
+    Raises:
+        UserError: As in `files_of`.
+    """
+    return [file for file in files_of(source) if kind_of(file) == kind]
 
 
 def _visible(folder: Path) -> list[Path]:

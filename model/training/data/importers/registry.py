@@ -55,7 +55,7 @@ def sniff(source: Path, options: Options = NO_OPTIONS) -> Format:
     Raises:
         UserError: There is none, or two are as likely; the message names them.
     """
-    certain = [format_.name for format_ in all_formats().values() if format_.recognises and format_.recognises(source)]
+    certain = [format_.name for format_ in all_formats().values() if _is_certain(format_, source)]
     if certain:
         return _only(source, certain)
     readable: dict[str, int] = {}
@@ -87,6 +87,13 @@ def sniff(source: Path, options: Options = NO_OPTIONS) -> Format:
         f"{source}: no known format, its rows have the keys {', '.join(keys[:12]) or 'of no object'}: "
         "name one of `vl3syn import --list` in place of auto"
     )
+
+
+def _is_certain(format_: Format, source: Path) -> bool:
+    try:
+        return format_.recognises is not None and format_.recognises(source)
+    except UserError:  # a broken file: reading the rows reports it
+        return False
 
 
 def _only(source: Path, names: Sequence[str]) -> Format:
