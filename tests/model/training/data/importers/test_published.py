@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,8 @@ from core.records import Record
 from manifests.renderers import RENDERERS
 from model.training.data.importers.registry import all_formats, sniff
 from tests.model.training.data.importers.importing import Imported, import_entries, import_source
-from tests.model.training.data.importers.object_files import answers
 from tests.model.training.data.importers.published.fixtures import PUBLISHED
-from tests.model.training.data.importers.published.layouts import Published, write_film
+from tests.model.training.data.importers.published.layouts import write_film
 
 NAMES = list(PUBLISHED)
 
@@ -160,63 +158,3 @@ def said(record: Record) -> list[tuple[Any, ...]]:
         )
         for turn in record.turns
     ]
-
-
-BROKEN: Sequence[Any] = (None, 7, float("nan"), "", "x", [None], {}, 10**400)
-"""What stands in place of a value."""
-
-PYTHON_ERROR = re.compile(r"\w+Error: ")
-
-
-def places(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Yield the place of each value in a row; of lists, those of the first two elements."""
-    if above:
-        yield above
-    inside = (
-        value.items() if isinstance(value, dict) else enumerate(value[:2]) if isinstance(value, list | tuple) else ()
-    )
-    for key, one in inside:
-        yield from places(one, (*above, key))
-
-
-def changed(value: Any, place: tuple[Any, ...], new: Any) -> Any:
-    """Return a row with another value in a place."""
-    if not place:
-        return new
-    copied = dict(value) if isinstance(value, dict) else list(value)
-    copied[place[0]] = changed(value[place[0]], place[1:], new)
-    return copied
-
-
-def broken_rows(published: Published, folder: Path) -> list[Any]:
-    """Return the first row with each of its values broken in turn, as far as the layout can say that."""
-    row = published.rows[0]
-    broken = [changed(row, place, new) for place in places(row) for new in BROKEN]
-    broken = broken or ["x", f"x{row}"]  # a row that is a line of text
-    writable = []
-    for number, one in enumerate(broken):
-        (folder / str(number)).mkdir()
-        try:
-            published.write(folder / str(number), [one])
-        except (TypeError, ValueError, AttributeError, ArithmeticError):  # it has no place in the layout
-            continue
-        writable.append(one)
-    return writable
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_broken_values_are_rejected_in_words_and_no_row_lost(name: str, tmp_path: Path) -> None:
-    published = PUBLISHED[name]
-    good = published.rows[0]
-    for folder in ("alone", "tried", "media"):
-        (tmp_path / folder).mkdir()
-    source, options = published.write_rows(tmp_path / "alone", [good])
-    alone = import_source(name, source, None, tmp_path / "alone-out", options=options)
-    broken = broken_rows(published, tmp_path / "tried")
-    source, options = published.write_rows(tmp_path, [good, *broken, good])
-    result = import_source(name, source, None, tmp_path / "out", options=options)
-    assert result.report.rows >= len(broken) + 2
-    assert result.rejected
-    assert [reason for reason in result.reasons if PYTHON_ERROR.match(reason)] == []
-    answered = answers(result)
-    assert {text: answered.count(text) >= 2 for text in answers(alone)} == dict.fromkeys(answers(alone), True)
