@@ -38,7 +38,7 @@ def import_(
     ] = None,
     root: Annotated[
         list[str] | None,
-        typer.Option("--root", metavar="DIR", help="A further folder that media may lie below; repeat for more"),
+        typer.Option("--root", metavar="DIR", help="A further folder that media may lie in; may be given again"),
     ] = None,
     dataset: Annotated[
         str | None,

@@ -52,8 +52,7 @@ PHRASE = ("short_captions", 0, "details", 0)
     [
         ("captioned-tars", ("caption",), 7, "no text in `caption`: 7"),
         ("coco", (1, 0, "bbox", 2), HUGE, "no box: "),
-        ("finevideo", ("json",), "{", "no JSON in `json`: "),
-        ("finevideo", ("json",), "[]", "no description: `json` has no object"),
+        ("finevideo", ("json",), [], "no description: `json` has no object"),
         ("grand", ("objects", 0, "id"), [], "no id of an object: []"),
         ("grand", (*PHRASE, "tokens_positive"), 7, "no begin and end of a phrase: 7 of 'a pot'"),
         ("grand", (*PHRASE, "tokens_positive"), [0, 5.0], "no begin and end of a phrase: [0, 5.0]"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
 from tests.model.training import training_data
@@ -21,7 +20,15 @@ from tests.model.training.data.importers.formats import (
     test_videochatgpt,
     test_videollama3,
 )
-from tests.model.training.data.importers.published.layouts import Published, array, keyed, lines, parquet, table, tar
+from tests.model.training.data.importers.published.layouts import (
+    Published,
+    array,
+    keyed,
+    lines,
+    parquet_with_json,
+    table,
+    tar,
+)
 
 SMALL = (56, 56)
 NEXTGQA = ("4010", *(f"4010{number}" for number in range(1, 200)))
@@ -44,7 +51,7 @@ CHAT = [{"role": "user", "content": "What is <image>?"}, {"role": "assistant", "
 NARRATIONS = [test_ego4d.narration(13.5, "#C C opens a door"), test_ego4d.narration(3.2, "#O A man sits #Unsure")]
 CLIPS = test_panda70m.ROW | {"timestamp": f"[{CLIP}, ['0:00:32.8', '0:00:40.0']]"}
 SCENE = test_finevideo.film(test_finevideo.activity("00:00:02.500", "00:01:09.000"))
-FINEVIDEO = {"mp4": b"film", "json": json.dumps(SCENE["json"] | {"duration_seconds": 70})}
+FINEVIDEO = SCENE | {"json": SCENE["json"] | {"duration_seconds": 70}}
 
 PUBLISHED: Mapping[str, Published] = {
     "llava": Published(
@@ -100,7 +107,7 @@ PUBLISHED: Mapping[str, Published] = {
         auto="refused",
     ),
     "ego4d": Published([{"narrations": NARRATIONS}], keyed("u1", "videos"), 1, films=["u1.mp4"]),
-    "finevideo": Published([FINEVIDEO], parquet, 2, films=["x.mp4"]),
+    "finevideo": Published([FINEVIDEO], parquet_with_json("json"), 2, films=["x.mp4"]),
     "sharegpt4video": Published(
         [test_sharegpt4video.entry("He sits.", "He stands.")], lines(), 2, films=["panda/x.mp4"]
     ),

@@ -125,6 +125,15 @@ def parquet(folder: Path, rows: Sequence[Any]) -> Path:
     return folder / "train.parquet"
 
 
+def parquet_with_json(key: str) -> Write:
+    """A Parquet file in which one column has the text of a JSON; a row is an object with that value in it."""
+
+    def write(folder: Path, rows: Sequence[Any]) -> Path:
+        return parquet(folder, [{**row, key: json.dumps(row[key])} for row in rows])
+
+    return write
+
+
 def tar(ending: str = "", data: bytes = b"", key: str = "0") -> Write:
     """A tar with `KEY.json` for each row, and a file of its own beside each."""
 

@@ -28,13 +28,14 @@ from tests.model.training.data.importers.published.layouts import (
     keyed,
     keys,
     lines,
-    parquet,
+    parquet_with_json,
     tar,
 )
 
 WIDE = (400, 200)
 CUP = {"bbox": [40, 20, 100, 60.5], "category_id": 47, "iscrowd": 0}
 SHOWN = {"width": 400, "height": 200, "file_name": "9.jpg"}
+OCR = test_blip3_ocr.ROW | {"captions": test_blip3_ocr.CAPTIONS}
 CUPS = (SHOWN, [CUP, CUP | {"bbox": [200, 100, 200, 100]}])
 
 
@@ -147,7 +148,7 @@ PUBLISHED: Mapping[str, Published] = {
         1,
         options={"pages": "rendered", "make": "boxes"},
     ),
-    "blip3-ocr": Published([test_blip3_ocr.ROW], parquet, 1, images={"ab12.jpg": WIDE}),
+    "blip3-ocr": Published([OCR], parquet_with_json("captions"), 1, images={"ab12.jpg": WIDE}),
     "docvqa": Published([test_docvqa.DOC], array("data"), 1, images={test_docvqa.DOC["image"]: WIDE}),
     "infovqa": Published([test_docvqa.INFO], array("data"), 1, images={"20.jpeg": WIDE}),
     "chart-to-text": Published(
