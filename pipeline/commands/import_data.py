@@ -17,6 +17,7 @@ from pipeline.commands.stopping import resumable
 if TYPE_CHECKING:
     from core.records import Licence
     from model.training.data.importers.format import Format
+    from model.training.data.importers.media_state import MediaFolder
     from model.training.data.importers.report import Report
     from model.training.data.importers.run import Job
 
@@ -34,6 +35,10 @@ def import_(
     out: Annotated[str, typer.Option("--out", metavar="DIR", help="A new folder for the records")] = "",
     media: Annotated[
         str | None, typer.Option("--media", metavar="DIR", help="Folder that paths are relative to")
+    ] = None,
+    root: Annotated[
+        list[str] | None,
+        typer.Option("--root", metavar="DIR", help="A further folder that media may lie in; may be given again"),
     ] = None,
     dataset: Annotated[
         str | None,
@@ -91,17 +96,18 @@ def import_(
         raise typer.BadParameter(f"{as_!r}: use one of {', '.join(RENDERERS)}", param_hint="--as")
     if not dry_run:
         check_out(local_folder(out, "--out"), replace, Path(source))
-    job = _job(format_, source, media, dataset, licence, split, set_ or [], probe, tokenizer, limit)
+    folder_of_media = _media(media, root or [], probe)
+    job = _job(format_, source, folder_of_media, dataset, licence, split, set_ or [], tokenizer, limit)
     if dry_run:
         with Writer(None, as_form=as_) as nowhere:
             report = run(job, nowhere, progress())
-        print_report(report, json_)
+        print_report(report, json_, job.media.folder)
         _refuse_nothing(report, source)
     else:
         with aside(Path(out)) as folder:
             with Writer(folder, form, as_) as writer:  # type: ignore[arg-type]  # checked above
                 report = run(job, writer, progress())
-            print_report(report, json_)
+            print_report(report, json_, job.media.folder)
             _refuse_nothing(report, source)  # in here: then nothing is written, and nothing replaced
             write_report(folder, job, report, writer, form, as_)
     if strict and not report.is_clean:
@@ -112,37 +118,46 @@ def import_(
 def _job(
     format_: str,
     source: str,
-    media: str | None,
+    media: MediaFolder,
     dataset: str | None,
     licence: str | None,
     split: str,
     options: list[str],
-    probe: Any,
     tokenizer: str | None,
     limit: int | None,
 ) -> Job:
-    from model.training.data.importers.media_state import MediaFolder
     from model.training.data.importers.registry import format_named, sniff
     from model.training.data.importers.run import Job
 
     place = Path(source)
     if not place.exists():
         raise UserError(f"{source}: no such file or folder")
-    if media is not None and not Path(media).is_dir():
-        raise UserError(f"--media {media}: no such folder")
-    chosen = sniff(place) if format_ == "auto" else format_named(format_)
+    pairs = {key: value for key, _, value in (option.partition("=") for option in options)}
+    chosen = sniff(place, pairs) if format_ == "auto" else format_named(format_)
     name, its_licence = _dataset(chosen, place, dataset, licence)
     return Job(
         format=chosen,
         source=place,
         dataset=name,
         licence=its_licence,
-        media=MediaFolder(Path(media) if media else None, probe),
+        media=media,
         options=_options(chosen, options),
         limit=limit,
         split=split,
         count_tokens=_token_counter(tokenizer) if tokenizer else None,
     )
+
+
+def _media(media: str | None, roots: list[str], probe: Any) -> MediaFolder:
+    from model.training.data.importers.media_state import MediaFolder
+
+    if roots and media is None:
+        raise UserError("--root without --media: give the folder that paths are relative to")
+    given = [*([("--media", media)] if media is not None else []), *(("--root", folder) for folder in roots)]
+    for option, folder in given:
+        if not Path(folder).is_dir():
+            raise UserError(f"{option} {folder}: no such folder")
+    return MediaFolder(Path(media) if media else None, probe, roots)
 
 
 def _dataset(format_: Format, source: Path, dataset: str | None, licence: str | None) -> tuple[str, Licence]:

@@ -70,8 +70,8 @@ def _sources(job: Job) -> list[dict[str, object]]:
     return sources
 
 
-def print_report(report: Report, json_: bool) -> None:
-    """Print counts and findings."""
+def print_report(report: Report, json_: bool, looked_in: Path | None = None) -> None:
+    """Print counts and findings. `looked_in`: the folder that the media were looked for in."""
     from pipeline.commands import output
 
     if json_:
@@ -94,6 +94,11 @@ def print_report(report: Report, json_: bool) -> None:
         output.print_rows("findings", ("what", "reason", "count", "example"), rows)
     media = ", ".join(f"{count:,} {state}" for state, count in report.media.items() if count) or "none"
     output.out.print(f"media: {media}", markup=False)
+    if looked_in and report.media["missing"] and not report.media["present"]:
+        output.say(
+            f"not one medium is there: the first was looked for at {looked_in / report.first_missing}; "
+            "give --media the folder that this path is relative to"
+        )
     if report.limited:
         output.say("--limit ended the import: more rows are there")
 

@@ -73,7 +73,7 @@ class MediaRoot:
         if not any(real == root or real.startswith(root.rstrip("/") + "/") for root in self._allowed):
             raise BadSampleError(
                 f"{shown}: lies outside of {self._folder}: put it there, or allow its folder by `roots:` of the source "
-                "(--root of eval)"
+                "(--root of eval and import)"
             )
         return real
 

@@ -488,7 +488,7 @@ def test_outside_media_need_the_root_option(folder: Path, ask: Ask, tmp_path: Pa
     refused = ask(*notes)
     assert refused.code == 1
     assert "lies outside of" in refused.err
-    assert "(--root of eval)" in refused.err
+    assert "(--root of eval and import)" in refused.err
     done = ask(*notes, "--root", tmp_path / "photos", "--json")
     assert done.code == 0, done.err
     assert json.loads(done.out)["loss"]["samples"] == 1

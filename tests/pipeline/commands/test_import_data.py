@@ -230,7 +230,7 @@ SOURCES: dict[str, Any] = {
 }
 
 
-def test_imported_records_of_all_formats_train_a_step(tmp_path: Path) -> None:
+def test_imported_records_train_a_step_in_either_form(tmp_path: Path) -> None:
     (tmp_path / "frames").mkdir()
     for name in ("1.png", "frames/1.png", "frames/2.png"):
         (tmp_path / name).write_bytes(training_data.picture(1))

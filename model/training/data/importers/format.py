@@ -147,13 +147,15 @@ class Format:
             `what is wrong: details`; the part before the colon is counted. Where a row gives several records, a
             BadSampleError in place of a draft rejects that one only (`drafts_of`).
         fits: Whether a row looks like this format. Of those that a row fits, `vl3syn import auto` takes the one that
-            can read most rows. It must not raise for a mapping.
+            can read most rows. It must not raise for a mapping. Not asked where `rows` is set.
         profiles: Data sets that are published in it. With exactly one, that is the default.
         options: Keys of `--set`, and what they mean.
         inside: Keys of a JSON object whose value holds the rows: ("database",) for YouCook2, ("videos",) for Ego4D.
             The first one that the file has counts; without any, the object itself is id → value.
         over: Formats that rows of this one look like, too: `auto` takes this one before them.
         rows: Reads the source instead of `readers.read_rows`: for lines of text, joined files, folders.
+        recognises: Whether the names and beginnings of a source's files make it certain that it has this format; for
+            formats with `rows`. `auto` takes it before all that rows only fit.
     """
 
     name: str
@@ -165,3 +167,4 @@ class Format:
     inside: Sequence[str] = ()
     over: Sequence[str] = ()
     rows: Callable[[Path, Options], Iterator[Row]] | None = None
+    recognises: Callable[[Path], bool] | None = None

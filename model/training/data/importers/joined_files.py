@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,8 +17,9 @@ from core.errors import BadSampleError, UserError
 from core.json_stream import JsonStream
 from model.training.data.importers import readers
 from model.training.data.importers.format import Row, Unreadable
-from model.training.data.importers.readers import files_of, kind_of, open_packed
+from model.training.data.importers.readers import files_of_kind, open_packed
 
+_MOST_PARTS = 64  # an object with more keys is one of id → value
 _CUT = 2000  # characters of an annotation that cannot be used
 
 
@@ -99,13 +102,39 @@ def _key(value: object) -> str:
     return str(value).encode("utf-8", "backslashreplace").decode()
 
 
+def first_value(file: Path, key: str) -> Mapping[str, Any]:
+    """Return the first object in a part of a JSON file; an empty one if there is no such part, or no object in it."""
+    with open_packed(file) as data, suppress(BadSampleError):  # reading the rows reports it
+        text = JsonStream(data, readers.LARGEST, readers.NOT_UTF8)
+        for name in islice(text.keys(), _MOST_PARTS) if text.peek() == "{" else ():
+            if name != key:
+                text.skip()
+                continue
+            values = text.elements() if text.peek() == "[" else _values(text) if text.peek() == "{" else iter(())
+            value = next(values, None)
+            return value if isinstance(value, Mapping) else {}
+    return {}
+
+
+def are_joined(source: Path, keys: Mapping[str, str]) -> bool:
+    """Return whether all JSON files of a source have parts of images with `file_name`, and annotations with `image_id`.
+
+    `keys`: as of `Joined`.
+    """
+    files = files_of_kind(source, ".json")
+    return bool(files) and all(
+        "file_name" in first_value(file, keys["images"]) and "image_id" in first_value(file, keys["annotations"])
+        for file in files
+    )
+
+
 def json_files(source: Path) -> list[Path]:
     """Return the JSON files of a source.
 
     Raises:
         UserError: There is none.
     """
-    files = [file for file in files_of(source) if kind_of(file) == ".json"]
+    files = files_of_kind(source, ".json")
     if not files:
         raise UserError(f"{source}: no .json in it: give the annotations")
     return files

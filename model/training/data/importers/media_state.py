@@ -7,6 +7,7 @@ something else than the annotation says makes the record a bad one.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -27,11 +28,22 @@ _STILL_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM")
 
 
 class MediaFolder:
-    """The folder that the media of an import lie in."""
+    """The folder that the media of an import lie in.
 
-    def __init__(self, folder: Path | None, probe: Probe = "images") -> None:
-        """`folder`: None if there is none; then nothing is known of the media."""
-        self._root = MediaRoot(folder) if folder else None
+    Attributes:
+        folder: The folder; None if there is none.
+    """
+
+    def __init__(self, folder: Path | None, probe: Probe = "images", roots: Sequence[str] = ()) -> None:
+        """Look below a folder.
+
+        Args:
+            folder: Paths are relative to it. None if there is none; then nothing is known of the media.
+            probe: What is opened.
+            roots: Further folders that media may lie below, after links are resolved.
+        """
+        self.folder = folder
+        self._root = MediaRoot(folder, roots) if folder else None
         self._probe = probe
         self._state = lru_cache(_CACHED)(self._look)
 

@@ -67,6 +67,15 @@ def files_of(source: Path) -> list[Path]:
     return files
 
 
+def files_of_kind(source: Path, kind: str) -> list[Path]:
+    """Return the files of a source that have a kind, such as `.json`.
+
+    Raises:
+        UserError: As in `files_of`.
+    """
+    return [file for file in files_of(source) if kind_of(file) == kind]
+
+
 def _visible(folder: Path) -> list[Path]:
     """Return what is in a folder, at any depth, but for hidden files and folders."""
     inside = folder.rglob("*")

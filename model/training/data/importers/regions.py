@@ -87,7 +87,10 @@ def box_of(numbers: object) -> Box:
     values = numbers if isinstance(numbers, list | tuple) else []
     if len(values) != 4 or not all(type(value) in (int, float) for value in values):
         raise BadSampleError(f"no box: {reprlib.repr(numbers)}")
-    return tuple(map(float, values))  # type: ignore[return-value]  # four, checked above
+    try:
+        return tuple(map(float, values))  # type: ignore[return-value]  # four, checked above
+    except OverflowError as error:  # whole numbers of hundreds of digits
+        raise BadSampleError(f"no box: {reprlib.repr(numbers)}") from error
 
 
 def located(picture: Picture, things: Things, system: BoxSystem) -> Turn:

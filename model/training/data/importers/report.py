@@ -58,6 +58,7 @@ class Report:
         notes: What was found, and made no record a bad one.
         refused: Why records are not in the form of `--as`.
         media: Media by state: present, missing, not looked at.
+        first_missing: Path of the first medium that is missing.
         limited: Whether `--limit` ended the import.
         about: What else `import.json` says: provenance, languages, lengths.
     """
@@ -71,6 +72,7 @@ class Report:
     notes: Findings = field(default_factory=Findings)
     refused: Findings = field(default_factory=Findings)
     media: dict[str, int] = field(default_factory=lambda: {"present": 0, "missing": 0, "not looked at": 0})
+    first_missing: str = ""
     limited: bool = False
     about: Mapping[str, Any] = field(default_factory=dict)
 

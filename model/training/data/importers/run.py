@@ -114,6 +114,8 @@ def _import_row(job: Job, row: Row, number: int, writer: Writer, report: Report,
             report.refused.add(reason, record.id)
         for medium in record.media:
             report.media[_STATES[medium.present]] += 1
+            if medium.present is False and not report.first_missing:
+                report.first_missing = medium.path
         tally.add(record)
         report.records += 1
         written += 1

@@ -54,7 +54,10 @@ def polygon_box(polygons: object) -> Box:
         raise BadSampleError(f"no polygon: {reprlib.repr(polygons)}")
     across = [x for polygon in listed for x in polygon[::2]]
     down = [y for polygon in listed for y in polygon[1::2]]
-    return float(min(across)), float(min(down)), float(max(across)), float(max(down))
+    try:
+        return float(min(across)), float(min(down)), float(max(across)), float(max(down))
+    except OverflowError as error:  # whole numbers of hundreds of digits
+        raise BadSampleError(f"no polygon: {reprlib.repr(polygons)}") from error
 
 
 def box_around(segmentation: object) -> Box:

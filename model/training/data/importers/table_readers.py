@@ -15,11 +15,29 @@ _BATCH = 64  # rows: with images in them, a few hundred megabytes at most
 _LONGEST_FIELD = 16 << 20
 
 
-def parquet_rows(file: Path, name: str) -> Iterator[Row]:
+def parquet_columns(file: Path) -> list[str]:
+    """Return the names of a Parquet file's columns; none if it is damaged, which reading the rows reports."""
+    import pyarrow as pa
+
+    from core.parquet import Parquet
+
+    try:
+        with open(file, "rb") as data:
+            return list(Parquet(data).schema.names)
+    except (BadSampleError, pa.ArrowException):
+        return []
+
+
+def parquet_rows(file: Path, name: str, column: str = "") -> Iterator[Row]:
     """Yield the rows of a Parquet file as objects.
 
+    Args:
+        file: The file.
+        name: Its name in the rows.
+        column: The one column that is read; default: all.
+
     Raises:
-        UserError: It is damaged, or has a column that is no plain data.
+        UserError: It is damaged, lacks the column, or has a column that is no plain data.
     """
     import pyarrow as pa
 
@@ -29,7 +47,9 @@ def parquet_rows(file: Path, name: str) -> Iterator[Row]:
     try:
         with open(file, "rb") as data:
             table = Parquet(data)
-            for batch in table.batches(table.schema.names, _BATCH):
+            if column and column not in table.schema.names:
+                raise UserError(f"{file}: no column `{column}`: it is another data set, or a part of one")
+            for batch in table.batches([column] if column else table.schema.names, _BATCH):
                 for value in batch.to_pylist():
                     number += 1
                     yield Row(value, name, number)

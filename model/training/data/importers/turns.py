@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import reprlib
 from collections.abc import Mapping, Sequence
@@ -54,6 +55,21 @@ def text_of(entry: Mapping[str, Any], key: str, default: str | None = None) -> s
     if not isinstance(value, str):
         raise BadSampleError(f"no text in `{key}`: {reprlib.repr(value)}")
     return value
+
+
+def json_in(entry: Mapping[str, Any], key: str) -> Any:
+    """Return a value of an entry that may stand there as the text of a JSON.
+
+    Raises:
+        BadSampleError: The text is no JSON.
+    """
+    value = entry.get(key)
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise BadSampleError(f"no JSON in `{key}`: {' '.join(str(error).split())[:200]}") from error
 
 
 def texts_of(entry: Mapping[str, Any], key: str) -> list[str]:
@@ -148,6 +164,18 @@ def said_of(turns: object, speaker: str = "from", text: str = "value") -> list[t
     return [(role_of(turn.get(speaker)), text_of(turn, text)) for turn in list_of_turns(turns)]
 
 
+def stream_time(turn: Mapping[str, Any], start: float = 0.0) -> float:
+    """Return the time of a turn, its key `time`, from the stream's start on.
+
+    Raises:
+        BadSampleError: There is none, or it is before the start.
+    """
+    time = round(seconds_of(turn, "time") - start, 6)
+    if time < 0:
+        raise BadSampleError(f"a time before the stream: {turn['time']} s, it starts at {start:g} s")
+    return time
+
+
 def timed_turns(turns: object, start: float = 0.0) -> list[Turn]:
     """Return the turns of a stream: `{"role": "user", "content": "…", "time": seconds}`, the time not in each.
 
@@ -158,10 +186,7 @@ def timed_turns(turns: object, start: float = 0.0) -> list[Turn]:
     """
     timed = []
     for turn, (role, text) in zip(list_of_turns(turns), said_of(turns, "role", "content"), strict=True):
-        time = round(seconds_of(turn, "time") - start, 6) if turn.get("time") is not None else None
-        if time is not None and time < 0:
-            raise BadSampleError(f"a time before the stream: {turn['time']} s, it starts at {start:g} s")
-        timed.append(plain(role, text, time=time))
+        timed.append(plain(role, text, time=None if turn.get("time") is None else stream_time(turn, start)))
     if all(turn.time is None for turn in timed):
         raise BadSampleError("a stream without times: each turn needs one")
     return timed

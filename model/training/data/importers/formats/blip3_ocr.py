@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from core.errors import BadSampleError
 from core.records import Licence
 from model.training.data.importers.format import Draft, Format, Options, Profile, Row, drafts_of
-from model.training.data.importers.turns import assistant, image, list_of_turns, text_of, user
+from model.training.data.importers.turns import assistant, image, json_in, list_of_turns, text_of, user
 
 QUESTION = "Read all text in the image."
 WITH_PLACES = "Read all text in the image, with its places."
@@ -19,7 +18,7 @@ def read(row: Row, options: Options) -> Iterator[Draft | BadSampleError]:
     """Draft a record of the wanted granularity, or of each."""
     entry = row.entry
     uid = text_of(entry, "uid")
-    captions = _captions(text_of(entry, "captions"))
+    captions = list_of_turns(json_in(entry, "captions"))
     wanted = options.get("granularity", "0")
     chosen = [caption for caption in captions if wanted in ("all", str(caption.get("granularity")))]
     if not chosen:
@@ -34,14 +33,6 @@ def read(row: Row, options: Options) -> Iterator[Draft | BadSampleError]:
         return Draft(said, [shown], original_id=uid, url=text_of(entry, "url", ""), task="ocr", aspect=aspect)
 
     yield from drafts_of(chosen, draft)
-
-
-def _captions(text: str) -> list[Mapping[str, Any]]:
-    try:
-        captions = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise BadSampleError(f"no JSON in `captions`: {error}") from error
-    return list_of_turns(captions)
 
 
 def _fits(entry: Mapping[str, Any]) -> bool:

@@ -43,6 +43,11 @@ def read(row: Row, options: Options) -> Iterator[Draft]:
     yield Draft([user(shown, asked), answer], [shown], original_id=row.key, subset=subset, task=task)
 
 
+def _recognises(source: Path) -> bool:
+    folders = (folder for folder in source.rglob("captions") if folder.is_dir() and not folder.is_symlink())
+    return any((folder.parent / "titles").is_dir() and any(folder.glob("*.txt")) for folder in folders)
+
+
 def _order(name: str) -> tuple[int, str]:
     return (int(name) if name.isascii() and name.isdigit() else 0, name)
 
@@ -53,6 +58,7 @@ FORMAT = Format(
     read=read,
     fits=lambda entry: False,
     rows=rows,
+    recognises=_recognises,
     profiles=(Profile("chart-to-text"),),
     options={"make": "caption (default), or table: the chart's data"},
 )

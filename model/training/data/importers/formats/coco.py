@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from core.boxes import Box
 from core.errors import BadSampleError
 from model.training.data.importers.format import Draft, Format, Options, Profile, Row, drafts_of
-from model.training.data.importers.joined_files import Joined, json_files
+from model.training.data.importers.joined_files import LISTS, Joined, are_joined, json_files
 from model.training.data.importers.regions import MASKS, Picture, box_of, choice_of, image_draft, located, picture_of
 from model.training.data.importers.turns import assistant, image, text_of
 
@@ -69,11 +70,33 @@ def _name(note: Mapping[str, Any], names: Mapping[str, str]) -> str:
         raise BadSampleError(f"an unknown category: {note.get('category_id')}") from error
 
 
+def _is_of_objects365(source: Path) -> bool:
+    """Return whether the file is named as Objects365's: zhiyuan_objv2_train.json."""
+    return re.search("objects365|objv2", source.name.lower()) is not None
+
+
 _MAKE = {"make": "grounding (default): all boxes of an image; region: a record for each box"}
 FORMATS = tuple(
-    Format(name, about, read, fits=lambda entry: False, profiles=(Profile(name),), options=_MAKE, rows=rows)
-    for name, about in (
-        ("coco", "COCO's JSON: boxes of categories, or captions"),
-        ("objects365", "Objects365: COCO's form"),
+    Format(
+        name,
+        about,
+        read,
+        fits=lambda entry: False,
+        profiles=(Profile(name),),
+        options=_MAKE,
+        rows=rows,
+        recognises=recognises,
+    )
+    for name, about, recognises in (
+        (
+            "coco",
+            "COCO's JSON: boxes of categories, or captions",
+            lambda source: are_joined(source, LISTS) and not _is_of_objects365(source),
+        ),
+        (
+            "objects365",
+            "Objects365: COCO's form",
+            lambda source: are_joined(source, LISTS) and _is_of_objects365(source),
+        ),
     )
 )

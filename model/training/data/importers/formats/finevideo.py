@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from core.errors import BadSampleError, UserError
+from core.errors import BadSampleError
 from core.records import Licence
 from model.training.data.importers.clocks import clock_seconds
 from model.training.data.importers.dense_captions import WRITTEN, dense_turns
 from model.training.data.importers.format import Draft, Format, Options, Profile, Row, drafts_of
-from model.training.data.importers.readers import files_of, kind_of, read_rows
-from model.training.data.importers.turns import assistant, list_of_turns, path_text, seconds_of, text_of, user, video
+from model.training.data.importers.readers import Notes, files_of, files_of_kind, kind_of, read_file
+from model.training.data.importers.table_readers import parquet_columns, parquet_rows
+from model.training.data.importers.turns import (
+    assistant,
+    json_in,
+    list_of_turns,
+    path_text,
+    seconds_of,
+    text_of,
+    user,
+    video,
+)
 
 _DESCRIPTION = "json"
-_ROWS = 64  # in memory at once; without films they are small
 
 
 def read(row: Row, options: Options) -> Iterator[Draft | BadSampleError]:
     """Draft the dense captions of a film, and a record for each question."""
-    told = row.entry.get(_DESCRIPTION)
-    told = json.loads(told) if isinstance(told, str) else told
+    told = json_in(row.entry, _DESCRIPTION)
     if not isinstance(told, Mapping):
-        raise BadSampleError("no description: `json` is empty")
-    content = told.get("content_metadata") or told
+        raise BadSampleError("no description: `json` has no object")
+    content = Row(told.get("content_metadata") or told).entry
     name = path_text(told.get("original_video_filename"))
     length = seconds_of(told, "duration_seconds") if told.get("duration_seconds") is not None else None
     film = video(name, duration=length)
@@ -49,7 +56,7 @@ def _events(content: Mapping[str, Any]) -> list[tuple[float, float, str]]:
     events = []
     for scene in list_of_turns(content.get("scenes")):
         for activity in list_of_turns(scene.get("activities") or []):
-            times = activity.get("timestamp") or {}
+            times = Row(activity.get("timestamp") or {}).entry
             start, end = (clock_seconds(times.get(f"{edge}_timestamp")) for edge in ("start", "end"))
             events.append((start, end, text_of(activity, "description")))
     return sorted(events)
@@ -61,27 +68,18 @@ def film_rows(source: Path, options: Options) -> Iterator[Row]:
     Raises:
         UserError: A Parquet file has no such column, or is damaged.
     """
-    import pyarrow as pa
-
-    from core.parquet import Parquet
-
     for file in files_of(source):
-        if kind_of(file) != ".parquet":
-            yield from read_rows(file)
-            continue
-        number = 0
-        try:
-            with open(file, "rb") as data:
-                table = Parquet(data)
-                if _DESCRIPTION not in table.schema.names:
-                    raise UserError(f"{file}: no column `{_DESCRIPTION}`: it is no file of FineVideo")
-                for batch in table.batches([_DESCRIPTION], _ROWS):
-                    for value in batch.to_pylist():
-                        number += 1
-                        yield Row(value, file.name, number)
-        except (BadSampleError, pa.ArrowException) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{file}: cannot be read behind row {number:,}: {reason}; copy it again") from error
+        name = file.name if file == source else str(file.relative_to(source))
+        if kind_of(file) == ".parquet":
+            yield from parquet_rows(file, name, _DESCRIPTION)
+        else:
+            yield from read_file(file, name, (), Notes())
+
+
+def _recognises(source: Path) -> bool:
+    """Return whether the first file is Parquet of films and descriptions. Its films are not read."""
+    files = files_of_kind(source, ".parquet")
+    return bool(files) and {"mp4", _DESCRIPTION} <= set(parquet_columns(files[0]))
 
 
 FORMAT = Format(
@@ -100,4 +98,5 @@ FORMAT = Format(
         ),
     ),
     rows=film_rows,
+    recognises=_recognises,
 )

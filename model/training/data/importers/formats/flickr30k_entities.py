@@ -86,6 +86,7 @@ FORMAT = Format(
     read=read,
     fits=lambda entry: False,
     rows=rows,
+    recognises=lambda source: any(source.glob("Sentences/*.txt")) and any(source.glob("Annotations/*.xml")),
     profiles=(Profile("flickr30k-entities"),),
     options={"make": "grounded (default): sentences with boxes; caption: without"},
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -29,7 +30,7 @@ def read(row: Row, options: Options) -> Iterator[Draft | BadSampleError]:
         captions, name = [(entry, GROUNDED_QUESTION)], entry.get("file_name")
     else:
         listed = [*list_of_turns(entry.get("objects")), *list_of_turns(entry.get("floating_objects") or [])]
-        by_id = {thing.get("id"): thing.get("segmentation") for thing in listed}
+        by_id = {_id(thing.get("id")): thing.get("segmentation") for thing in listed}
         masks = list(by_id.values())
         captions = [(said, GROUNDED_QUESTION) for said in list_of_turns(entry.get("short_captions") or [])]
         captions += [(entry["dense_caption"], LONG_QUESTION)] if entry.get("dense_caption") else []
@@ -64,9 +65,15 @@ def _of_details(said: Mapping[str, Any], by_id: Mapping[Any, Any]) -> Named:
     found = []
     for detail in list_of_turns(said.get("details") or []):
         ids = detail["ids"] if isinstance(detail.get("ids"), list) else [detail.get("id")]
-        masks = [by_id.get(key) for key in ids]
+        masks = [by_id.get(_id(key)) for key in ids]
         found.append((text_of(detail, "phrase"), detail.get("tokens_positive"), masks))
     return found
+
+
+def _id(key: object) -> object:
+    if not isinstance(key, int | str | None):
+        raise BadSampleError(f"no id of an object: {reprlib.repr(key)}")
+    return key
 
 
 def _phrases(caption: str, named: Named) -> Phrases:
@@ -75,6 +82,8 @@ def _phrases(caption: str, named: Named) -> Phrases:
     for phrase, place, masks in named:
         if not place:
             continue
+        if not isinstance(place, list) or [type(edge) for edge in place] != [int, int]:
+            raise BadSampleError(f"no begin and end of a phrase: {reprlib.repr(place)} of {phrase!r}")
         begin, end = place
         if caption[begin:end].strip().casefold() != phrase.strip().casefold():
             raise BadSampleError(f"offsets do not match the phrase: {phrase!r} is not at {begin}-{end}")

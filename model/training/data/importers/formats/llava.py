@@ -12,7 +12,7 @@ from model.training.data.importers.dialogs import dialog_of, pair_of
 from model.training.data.importers.embedded import take_embedded
 from model.training.data.importers.format import Draft, Format, Options, Profile, Row
 from model.training.data.importers.formats.videollama3 import CLIP_KEYS
-from model.training.data.importers.turns import dialog_turns, media_of_paths, said_of
+from model.training.data.importers.turns import dialog_turns, media_of_paths, said_of, texts_of
 from model.training.data.unread_keys import check_line
 
 
@@ -33,7 +33,15 @@ def read(row: Row, options: Options) -> Iterator[Draft]:
         said = dialog_of(entry)
     turns, notes = dialog_turns(said, media)
     subset = str(entry.get("data_source") or "")
-    yield Draft(turns, media, original_id=entry.get("id", ""), subset=subset, notes=notes, embedded=embedded)
+    yield Draft(
+        turns,
+        media,
+        original_id=entry.get("id", ""),
+        subset=subset,
+        references=texts_of(entry, "references"),
+        notes=notes,
+        embedded=embedded,
+    )
 
 
 def _fits(entry: Mapping[str, Any]) -> bool:

@@ -62,6 +62,7 @@ FORMAT = Format(
     about="MDVP: LLaVA's form with boxes or points",
     read=read,
     fits=_fits,
+    over=("llava",),
     profiles=(Profile("mdvp"),),
     options={"prefix": "start of the paths that is taken off: they are absolute", **PICTURES},
 )

@@ -16,6 +16,7 @@ from model.training.data.importers.turns import (
     plain,
     role_of,
     seconds_of,
+    stream_time,
     text_of,
     user,
     video,
@@ -51,7 +52,7 @@ def _dialog(entry: Mapping[str, Any], uid: str, path: str) -> Draft:
     turns = []
     for turn in list_of_turns(entry["conversation"]):
         learn = turn.get("learn") if turn.get("role") == "assistant" else None
-        text, time = text_of(turn, "content"), _in_clip(turn, start)
+        text, time = text_of(turn, "content"), stream_time(turn, start)
         spans = _span(turn, film, start)
         turns.append(plain(role_of(turn.get("role")), text, time=time, learn=learn, spans=spans))
     original = f"{uid}/{entry['question_id']}" if entry.get("question_id") is not None else uid
@@ -63,7 +64,7 @@ def _captions(named: tuple[str, object], uid: str, path: str, split: str) -> Dra
     film, (annotation, captions) = video(path), named
     question, template = question_of("stream", uid)
     answers: Sequence[Turn] = [
-        assistant(text_of(one, "text"), time=_in_clip(one, 0.0), spans=_span(one, film, 0.0))
+        assistant(text_of(one, "text"), time=stream_time(one), spans=_span(one, film, 0.0))
         for one in list_of_turns(captions)
     ]
     return Draft(
@@ -75,13 +76,6 @@ def _captions(named: tuple[str, object], uid: str, path: str, split: str) -> Dra
         task="stream",
         transforms=(template,),
     )
-
-
-def _in_clip(turn: Mapping[str, Any], start: float) -> float:
-    time = round(seconds_of(turn, "time") - start, 6)
-    if time < 0:
-        raise BadSampleError(f"a time before the stream: {turn['time']} s, it starts at {start:g} s")
-    return time
 
 
 def _span(turn: Mapping[str, Any], film: Medium, offset: float) -> tuple[Span, ...]:

@@ -44,7 +44,7 @@ def read(row: Row, options: Options) -> Iterator[Draft | BadSampleError]:
         score = one.get("match_score")
         if least is not None and not (isinstance(score, int | float) and score >= least):
             raise BadSampleError(f"no score, or one below the threshold of its type: {score} of {least:g}, {kind}")
-        variables = one.get("variables") or {}
+        variables = Row(one.get("variables") or {}).entry
         said = said_of(one.get("conversations"))
         filled = [(role, _FIELD.sub(lambda match: _text(match[1], variables), text)) for role, text in said]
         turns, notes = dialog_turns(filled, [film])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import reprlib
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -12,8 +13,9 @@ from core.errors import BadSampleError, UserError
 from core.records import Span
 from model.training.data.grounding import span_text
 from model.training.data.importers.captioned import ADDED, ENDING
+from model.training.data.importers.events import span_of
 from model.training.data.importers.format import Draft, Format, Options, Profile, Row, drafts_of
-from model.training.data.importers.readers import read_rows
+from model.training.data.importers.readers import files_of_kind, read_rows
 from model.training.data.importers.turns import assistant, path_text, seconds_of, user, video
 
 ASKED = "When does the video show the answer to this question?"
@@ -32,7 +34,9 @@ def read(row: Row, options: Options) -> Iterator[Draft | BadSampleError]:
         number, pairs = piece
         if (row.key, number) not in asked:
             raise BadSampleError(f"no such question in the CSV: {row.key} {number}")
-        times = [(seconds_of({"start": start}, "start"), seconds_of({"end": end}, "end")) for start, end in pairs]
+        if not isinstance(pairs, list):
+            raise BadSampleError(f"no list of spans: {reprlib.repr(pairs)}")
+        times = [span_of(pair)[:2] for pair in pairs]
         if not times:
             raise BadSampleError("no spans: the list is empty")
         spans = tuple(Span(media="v0", start=start, end=end) for start, end in times)
@@ -71,6 +75,13 @@ def _questions(file: str) -> Mapping[tuple[str, str], str]:
         ) from error
 
 
+def _recognises(source: Path) -> bool:
+    files = files_of_kind(source, ".json")
+    row = next(read_rows(files[0]), None) if files else None
+    value = row.value if row and isinstance(row.value, Mapping) else {}
+    return isinstance(value.get("location"), Mapping) and "duration" in value
+
+
 FORMAT = Format(
     name="nextgqa",
     about="NExT-GQA's spans of questions (gsub JSON), beside its CSV",
@@ -78,5 +89,6 @@ FORMAT = Format(
     fits=lambda entry: False,  # they need the CSV
     profiles=(Profile("next-gqa"),),
     rows=span_rows,
+    recognises=_recognises,
     options={"questions": "CSV with the questions", "ending": ENDING},
 )

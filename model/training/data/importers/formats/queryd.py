@@ -11,7 +11,7 @@ from model.training.data.importers.events import MAKE, event_of, timed_drafts
 from model.training.data.importers.film_names import DURATIONS, PATH, length_of, path_of
 from model.training.data.importers.format import Draft, Format, Options, Profile, Row
 from model.training.data.importers.readers import read_rows
-from model.training.data.importers.turns import video
+from model.training.data.importers.turns import texts_of, video
 
 _FILES = {"captions": "raw_captions*.json", "times": "times*.json"}
 NOT_OF_THE_EVENT = "times are those of the spoken description, not exactly of the event"
@@ -45,7 +45,7 @@ def read(row: Row, options: Options) -> Iterator[Draft | BadSampleError]:
     yield from timed_drafts(
         video(path_of(options, "{id}.mp4", id=row.key), duration=length),
         zip(times, captions, strict=True),
-        lambda piece: event_of(piece[0], " ".join(piece[1]) if isinstance(piece[1], list) else piece[1], length),
+        lambda piece: event_of(piece[0], " ".join(texts_of({"captions": piece[1]}, "captions")), length),
         options,
         original_id=row.key,
         notes=(NOT_OF_THE_EVENT,),
@@ -60,4 +60,5 @@ FORMAT = Format(
     profiles=(Profile("queryd", Licence()),),
     options=MAKE | PATH | DURATIONS,
     rows=rows,
+    recognises=lambda source: all(any(source.glob(f"{name}*")) for name in ("raw_captions", "times")),
 )

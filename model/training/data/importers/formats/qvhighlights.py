@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -44,7 +45,11 @@ def read(row: Row, options: Options) -> Iterator[Draft]:
 
 
 def _ids(given: Any, default: list[int]) -> list[int]:
-    return default if given is None else sorted(given)
+    if given is None:
+        return default
+    if not isinstance(given, list) or not all(type(number) is int for number in given):
+        raise BadSampleError(f"no list of numbers in `relevant_clip_ids`: {reprlib.repr(given)}")
+    return sorted(given)
 
 
 FORMAT = Format(

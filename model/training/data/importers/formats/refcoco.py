@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,12 +71,20 @@ def read(row: Row, options: Options) -> Iterator[Draft | BadSampleError]:
     yield from drafts_of(list_of_turns(entry.get("sentences")), draft)
 
 
+def _recognises(source: Path) -> bool:
+    """Return whether it is a file or folder of references, pickles too, with the boxes beside."""
+    folder = source if source.is_dir() else source.parent
+    names = [file.name for file in folder.glob("refs*")] if source.is_dir() else [source.name]
+    return (folder / "instances.json").is_file() and any(re.fullmatch(r"refs.*\.(json|p)", name) for name in names)
+
+
 FORMAT = Format(
     name="refcoco",
     about="RefCOCO, RefCOCO+ and RefCOCOg as JSON, beside COCO's instances.json",
     read=read,
     fits=lambda entry: False,
     rows=rows,
+    recognises=_recognises,
     options={
         "instances": "COCO's JSON with the boxes; default: instances.json beside",
         "make": "grounding (default): where is it; region: describe the box",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from core.errors import BadSampleError
 from core.records import Licence
 from model.training.data.grounding import box_text
 from model.training.data.importers.format import Draft, Format, Options, Profile, Row
+from model.training.data.importers.readers import files_of_kind
 from model.training.data.importers.regions import MASKS, box_of, picture_of
 from model.training.data.importers.turns import assistant, image, list_of_turns, user
 from model.training.data.importers.whole_files import whole_rows
@@ -53,12 +54,24 @@ def read(row: Row, options: Options) -> Iterator[Draft]:
     )
 
 
+def _recognises(source: Path) -> bool:
+    """Return whether the first sample has masks as SA-1B's generator of masks writes them."""
+    files = [*files_of_kind(source, ".json"), *files_of_kind(source, ".tar")]
+    row = next(whole_rows(files[0]), None) if files else None
+    value = row.value if row and isinstance(row.value, Mapping) else {}
+    entry = value.get("json", value)
+    masks = entry.get("annotations") if isinstance(entry, Mapping) and isinstance(entry.get("image"), Mapping) else None
+    first = masks[0] if isinstance(masks, list) and masks and isinstance(masks[0], Mapping) else {}
+    return {"bbox", "predicted_iou", "crop_box"} <= first.keys()
+
+
 FORMAT = Format(
     name="sa-1b",
     about="SA-1B's tars or JSON files: boxes of all masks, without names and captions",
     read=read,
     fits=lambda entry: False,
     rows=rows,
+    recognises=_recognises,
     profiles=(Profile("sa-1b", Licence(name="research licence", non_commercial=True)),),
     options={"largest": "how many of an image's boxes, the largest; default: all"},
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -20,8 +21,10 @@ def read(row: Row, options: Options) -> Iterator[Draft | BadSampleError]:
     """Draft the caption of the whole film, and its dense captions if each has a time."""
     entry = row.entry
     texts = {text_of(caption, "idx"): text_of(caption, "content") for caption in list_of_turns(entry.get("captions"))}
-    times = [seconds_of({"timestamp": time}, "timestamp") for time in entry.get("timestamp") or []]
+    times = [seconds_of({"timestamp": time}, "timestamp") for time in _listed(entry.get("timestamp"))]
     whole = texts.pop("-1", None)
+    if wrong := [key for key in texts if not key.isdecimal()]:
+        raise BadSampleError(f"no number of a key frame in `idx`: {reprlib.repr(wrong[0])}")
     events = [texts[key] for key in sorted(texts, key=int)]
     edges = _edges(times, len(events))
     original, subset = entry.get("video_id", ""), text_of(entry, "zip_folder", "")
@@ -34,6 +37,12 @@ def read(row: Row, options: Options) -> Iterator[Draft | BadSampleError]:
     if edges and events:
         turns = dense_turns(film, [(*edge, text) for edge, text in zip(edges, events, strict=True)])
         yield Draft(turns, [film], original_id=original, subset=subset, task="dense_caption", transforms=(WRITTEN,))
+
+
+def _listed(times: object) -> list[object]:
+    if times is not None and not isinstance(times, list):
+        raise BadSampleError(f"no list in `timestamp`: {reprlib.repr(times)}")
+    return times or []
 
 
 def _edges(times: Sequence[float], count: int) -> list[tuple[float, float]] | None:

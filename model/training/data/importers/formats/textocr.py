@@ -7,17 +7,18 @@ from pathlib import Path
 
 from core.errors import BadSampleError
 from model.training.data.importers.format import Draft, Format, Options, Profile, Row
-from model.training.data.importers.joined_files import Joined, json_files
+from model.training.data.importers.joined_files import Joined, are_joined, json_files
 from model.training.data.importers.regions import OCR_QUESTION, box_of, image_draft, picture_of, words_answer
 from model.training.data.importers.turns import image, text_of
 
+_KEYS = {"images": "imgs", "annotations": "anns"}
 ILLEGIBLE = "illegible words are left out"
 
 
 def rows(source: Path, options: Options) -> Iterator[Row]:
     """Yield the images of a file or folder, each with its words."""
     for file in json_files(source):
-        with Joined(file, {"images": "imgs", "annotations": "anns"}, are_lists=False) as joined:
+        with Joined(file, _KEYS, are_lists=False) as joined:
             yield from joined.by_image()
 
 
@@ -41,5 +42,6 @@ FORMAT = Format(
     read=read,
     fits=lambda entry: False,
     rows=rows,
+    recognises=lambda source: are_joined(source, _KEYS),
     profiles=(Profile("textocr"), Profile("coco-text")),
 )

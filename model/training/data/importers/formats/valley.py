@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from core.records import Licence, Medium
 from model.training.data.importers.format import Draft, Format, Options, Profile, Row
@@ -17,15 +18,7 @@ def read(row: Row, options: Options) -> Iterator[Draft]:
     for draft in llava.read(row, options):
         media = [_clip(medium, options.get("films") == "whole") for medium in draft.media]
         transforms = ["clip_of_name"] if media != list(draft.media) else []
-        yield Draft(
-            draft.turns,
-            media,
-            original_id=draft.original_id,
-            subset=draft.subset,
-            notes=draft.notes,
-            transforms=transforms,
-            embedded=draft.embedded,
-        )
+        yield replace(draft, media=media, transforms=transforms)
 
 
 def _clip(medium: Medium, is_whole: bool) -> Medium:

@@ -21,6 +21,8 @@ def read(row: Row, options: Options) -> Iterator[Draft | BadSampleError]:
     entry = row.entry
     original = text_of(entry, "id")
     tags = list_of_turns(entry.get("annotations"))
+    if not tags:
+        raise BadSampleError("no tags: `annotations` is empty")
     starts = [seconds_of(tag, "timestamp") / 1000 for tag in tags]
     if any(later < earlier for earlier, later in pairwise(starts)):
         raise BadSampleError("times go backwards: the timestamps of a film's tags must grow")

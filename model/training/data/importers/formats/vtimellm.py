@@ -19,10 +19,11 @@ OTHER_LENGTH = "the clip's duration differs from its split by more than a second
 def read(row: Row, options: Options) -> Iterator[Draft]:
     """Draft the one record of an entry. Times count from the cut, as in the original."""
     entry = row.entry
-    meta = entry.get("meta") or {}
+    meta = Row(entry.get("meta") or {}).entry
     said = said_of(entry.get("conversations"))
     medium = image(entry["image"]) if "image" in entry else _film(entry, meta, options)
-    seconds = {token: seconds_of(meta["token"], token) for token in meta.get("token") or {}}
+    times = Row(meta.get("token") or {}).entry
+    seconds = {token: seconds_of(times, token) for token in times}
     turns, notes = dialog_turns([(role, _filled(text, seconds)) for role, text in said], [medium])
     turns = [_with_spans(turn, text, seconds) for turn, (_, text) in zip(turns, said, strict=True)]
     if medium.duration and medium.end and abs(medium.end - (medium.start or 0.0) - medium.duration) > 1.0:

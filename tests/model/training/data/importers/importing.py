@@ -35,9 +35,11 @@ class Imported:
         return [{key: value for key, value in entry.items() if key not in ("id", *without)} for entry in entries]
 
 
-def import_source(format_: str, source: Path, media: Path | None = None, **others: Any) -> Imported:
+def import_source(
+    format_: str, source: Path, media: Path | None = None, out: Path | None = None, **others: Any
+) -> Imported:
     """Import a file or a folder; `others` are settings of the `Job`. Conservation is checked."""
-    out = source.parent / f"{source.name}-imported"
+    out = out or source.parent / f"{source.name}-imported"
     out.mkdir()
     job = Job(format_named(format_), source, others.pop("dataset", "set"), media=MediaFolder(media), **others)
     with Writer(out) as writer:

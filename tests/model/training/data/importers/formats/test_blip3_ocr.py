@@ -43,7 +43,7 @@ def test_all_granularities_give_a_record_each_unchanged(tmp_path: Path) -> None:
     [
         ({"captions": "[{"}, "no JSON in `captions`: "),
         ({"captions": "7"}, "no conversation: 7"),
-        ({"captions": None}, "no text in `captions`: None"),
+        ({"captions": None}, "no conversation: None"),
         ({"captions": "[]"}, "no such granularity: 0; give --set granularity="),
         ({"captions": '[{"granularity": 0, "text": ""}]'}, "empty answer: turn 1"),
         ({"captions": '[{"granularity": 0}]'}, "no text in `text`: None"),
