@@ -37,10 +37,10 @@ class PieceSettings(Settings):
             can be copied as they are. The film's end may stay an end.
     """
 
-    min_score: float = Field(4.0, ge=CANDIDATE, le=100)
-    min_gap: float = Field(0.6, ge=0, le=LONGEST_FILM)
-    longest: float = Field(60.0, ge=1, le=LONGEST_FILM)
-    trim: float = Field(0.0, ge=0, le=LONGEST_FILM)
+    min_score: float = Field(default=4.0, ge=CANDIDATE, le=100)
+    min_gap: float = Field(default=0.6, ge=0, le=LONGEST_FILM)
+    longest: float = Field(default=60.0, ge=1, le=LONGEST_FILM)
+    trim: float = Field(default=0.0, ge=0, le=LONGEST_FILM)
     snap: Literal["none", "key"] = "none"
 
 
