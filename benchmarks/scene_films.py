@@ -101,7 +101,9 @@ def render(
     truth = Truth()
     rng, dropping = random.Random(seed), random.Random(f"dropped {seed}")
     with av.open(str(path), "w") as output:
-        stream = output.add_stream(codec, rate=FPS, options={"preset": "veryfast"} if codec == "libx264" else {})
+        stream = output.add_stream(
+            codec, rate=FPS, options={"preset": "ultrafast", "crf": "20"} if codec == "libx264" else {}
+        )
         stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
         stream.bit_rate = 2_000_000
         stream.codec_context.time_base = stream.time_base = Fraction(1, FPS)
@@ -128,7 +130,8 @@ def _frames(rng: random.Random, shots: int, size: tuple[int, int], truth: Truth)
             truth.flashes.append((number + flash - faded) / FPS)
         for k in range(faded, frames):
             flashed = flash is not None and flash <= k < flash + 2
-            yield _blend(shot(k), np.full_like(shot(k), 255), 0.7) if flashed else shot(k)
+            picture = shot(k)
+            yield _blend(picture, np.full_like(picture, 255), 0.7) if flashed else picture
             number += 1
         if index == shots - 1:
             break
@@ -193,7 +196,12 @@ def _zoom(rng: random.Random, size: tuple[int, int], photograph: Image.Image) ->
 def _still(rng: random.Random, size: tuple[int, int], photograph: Image.Image) -> Shot:
     """A photograph that does not move, with the noise of a sensor."""
     picture, seed = _window(_covering(photograph, size, 1.0), size, 0, 0).astype(np.int16), rng.randrange(2**31)
-    return lambda k: (picture + np.random.default_rng(seed + k).normal(0, 3, picture.shape)).clip(0, 255).astype("u1")
+
+    def shot(k: int) -> Picture:
+        noise = np.random.default_rng(seed + k).integers(-5, 6, picture.shape, np.int16)
+        return (picture + noise).clip(0, 255).astype(np.uint8)
+
+    return shot
 
 
 def _grating(rng: random.Random, size: tuple[int, int], photograph: Image.Image) -> Shot:

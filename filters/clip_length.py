@@ -31,5 +31,4 @@ class ClipLength(Stage):
     def __call__(self, batch: pa.Table) -> pa.Table:
         seconds = pc.subtract(batch["end"], batch["start"])
         trimmed = pc.subtract(pc.subtract(batch["scene_end"], batch["scene_start"]), seconds)
-        # In whole milliseconds, as the times are: 1.3 - 1.1 is a little above 0.2, and no rule is to see that.
-        return pa.table([pc.round(each, 3).cast(pa.float32()) for each in (seconds, trimmed)], schema=self.writes)
+        return pa.table([each.cast(pa.float32()) for each in (seconds, trimmed)], schema=self.writes)

@@ -26,7 +26,7 @@ class Scenes(ImageStage):
 
     The default threshold, 4 with cuts at least 0.6 s apart, was chosen by comparison with PySceneDetect 0.7, whose
     detectors have F1 of 92 (Adaptive) and 87 (Content) on BBC Planet Earth by its own benchmark. `scdet`'s own default,
-    10, misses a third of these cuts. `benchmarks/scene_cuts.py` measures this stage beside PySceneDetect.
+    10, misses many of these cuts. `benchmarks/scene_cuts.py` measures this stage beside PySceneDetect.
 
     A film that breaks off is an error if more than 1 s and more than a tenth of its duration cannot be decoded. Of
     others, `length` is what there is, and no piece lies behind it.
