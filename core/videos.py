@@ -145,7 +145,7 @@ def choose(
 
 
 def _probe_file(path: str | Path | FilmFile) -> _Film:
-    with open_film(path) as (container, stream):
+    with open_film(path, threads=1) as (container, stream):  # more threads would decode more frames
         first = next(container.decode(stream), None)
         if first is None:
             raise BadSampleError(f"{path}: a video without frames: give another file")
@@ -221,13 +221,13 @@ def _decode(video: Video, keep: Callable[[Any], Kept], threads: int) -> tuple[li
     taken: list[Kept] = []
     last = 0.0
     with open_film(video.path, threads) as (container, stream):
-        shown = None
+        shown, tick = None, float(stream.time_base)
         for at, frame in _timed(container, stream, video, taken):
             while shown is not None and len(taken) < len(video.times) and video.moments[len(taken)] < at - EDGE / 2:
                 taken.append(keep(shown))
             if len(taken) == len(video.times):
                 break
-            shown, last = frame, max(last, at + float((frame.duration or 0) * frame.time_base))
+            shown, last = frame, max(last, at + (frame.duration or 0) * tick)
         while shown is not None and len(taken) < len(video.times) and _is_shown(video.moments, len(taken), last):
             taken.append(keep(shown))
     _check_end(video, len(taken), last)

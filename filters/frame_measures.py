@@ -51,31 +51,37 @@ class Measures(NamedTuple):
 
 
 class FrameMeasures:
-    """Takes the frames of a clip, one after another. It holds two frames."""
+    """Takes the frames of a clip, one after another. It holds five of their size."""
 
     def __init__(self) -> None:
         self._before: Frame | None = None
-        self._brightest: Frame | None = None
+        self._brightest = self._difference = self._scratch = np.empty(0, np.uint8)
         self._differences: list[float] = []
         self._kept: list[float] = []
         self._black = 0
 
     def add(self, frame: Frame) -> None:
         """Take the next frame: RGB, uint8 (H, W, 3), of the same size as the others."""
-        self._black += bool(np.count_nonzero(frame < BLACK) >= BLACK_SHARE * frame.size)
-        if self._before is None or self._brightest is None:
-            self._brightest = frame.copy()
+        if self._before is None:
+            # New memory for each frame would take longer than all the arithmetic.
+            self._brightest, self._difference, self._scratch = frame.copy(), np.empty_like(frame), np.empty_like(frame)
             self._kept.append(1.0)
         else:
             np.maximum(self._brightest, frame, out=self._brightest)
-            difference = np.maximum(frame, self._before) - np.minimum(frame, self._before)
-            self._differences.append(float(difference.mean(dtype=np.float64)))
+            difference = self._absolute_difference(frame, self._before)
+            self._differences.append(int(difference.sum(dtype=np.uint64)) / difference.size)
             self._kept.append(kept_share(difference))
+        dark = np.count_nonzero(np.less(frame, BLACK, out=self._scratch.view(np.bool_)))
+        self._black += bool(dark >= BLACK_SHARE * frame.size)
         self._before = frame
+
+    def _absolute_difference(self, frame: Frame, before: Frame) -> Frame:
+        np.minimum(frame, before, out=self._scratch)
+        np.maximum(frame, before, out=self._difference)
+        return np.subtract(self._difference, self._scratch, out=self._difference)
 
     def result(self) -> Measures:
         """Return the measures of the frames, of which there is at least one."""
-        assert self._brightest is not None
         pairs = np.array(self._differences)
         return Measures(
             motion=float(pairs.mean()) if len(pairs) else None,

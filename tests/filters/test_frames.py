@@ -16,8 +16,9 @@ from PIL import Image
 from core import videos
 from core.errors import BadSampleError
 from core.films import FilmFile
+from core.stages import FILM
 from filters.frames import Frames
-from manifests.schemas import bounds, is_bulky
+from manifests.schemas import CLIP_INDEX, bounds, is_bulky
 from model import Processor
 from model.images import patchify, with_channels_last
 from model.processor_config import ProcessorConfig
@@ -247,6 +248,11 @@ def test_table_has_the_declared_columns_and_ranges(tmp_path: Path) -> None:
             low, high = bounds(field)
             assert all(low <= value <= high for value in table[field.name].drop_null().to_pylist())
     assert table["motion"].to_pylist() == [None, 255]
+
+
+def test_columns_are_free_in_a_run_of_clips() -> None:
+    assert set(Frames.writes.names) & set(CLIP_INDEX.names) == set()
+    assert set(Frames().reads) - {FILM} <= set(CLIP_INDEX.names)
 
 
 def test_film_inside_of_a_file_gives_the_same_facts(tmp_path: Path) -> None:

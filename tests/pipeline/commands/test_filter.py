@@ -58,6 +58,17 @@ def test_rule_on_a_later_column_has_its_own_option(indexed: Path, vl3syn: Comman
     assert kept(indexed) == {"stripes.png"}
 
 
+def test_motion_is_measured_of_clips_alone(indexed: Path, vl3syn: Command) -> None:
+    before = open_run(indexed).recipe
+    done = vl3syn("filter", "motion", "--run", indexed, "--min", "2", "--max-still", "0.5")
+    assert done.returncode == 1
+    assert "reads films, and the pool has images: give a pool of films" in done.stderr
+    assert open_run(indexed).recipe == before
+    options = vl3syn("filter", "frames", "--help").stdout
+    assert "--min-kept-share" in options
+    assert "Keep images with motion at least this" in options
+
+
 def test_help_lists_filters_and_describes_options(vl3syn: Command) -> None:
     listed = vl3syn("filter", "--help").stdout
     assert all(f" {name} " in listed for name in ("aesthetic", "aspect-ratio", "coyo", "nsfw", "quality", "similarity"))
