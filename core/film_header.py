@@ -23,7 +23,7 @@ _SEARCHED, _SEARCHED_BYTES = 1000, 64 << 20
 """Packets, and their bytes, in which the first frame is searched. A film that is cut out of another begins with frames
 that cannot be decoded; the longest usual distance of key frames is 250 to 300."""
 
-_TIMES, _REORDERED = 64, 12
+_TIMES, _REORDERED = 40, 12
 """Packets whose times are compared, and how many of the last ones are not: frames may come in another order than they
 are shown, so these may lack neighbours."""
 
@@ -47,7 +47,7 @@ class FilmHeader:
         frames: Number of frames by the container, else by duration and rate; None: unknown.
         codec: Codec by FFmpeg's name: h264, hevc, vp9, av1, …
         has_audio: Whether there is an audio stream.
-        variable_rate: Whether distances between frames differ, by the index of an MP4, else by the first 64 packets;
+        variable_rate: Whether distances between frames differ, by the index of an MP4, else by the first 40 packets;
             None: unknown.
     """
 
@@ -74,8 +74,8 @@ def read_film_header(film: str | Path | FilmFile) -> FilmHeader:
         kinds = container.format.name.split(",")
         if kinds[0] == "mov":
             _check_index(film, container, stream)
-        first, times, packets = _first_frame(film, container, stream)
         constant = bool(WITHOUT_TIMES.intersection(kinds))
+        first, times, packets = _first_frame(film, container, stream, 0 if constant or kinds[0] == "mov" else _TIMES)
         entries = list(islice(stream.index_entries, _INDEXED)) if kinds[0] == "mov" else []
         variable = False if constant else _is_variable([entry.timestamp for entry in entries] or times, stream)
         # The number in an MP4's header may be wrong; its index is what is decoded.
@@ -98,19 +98,20 @@ def read_film_header(film: str | Path | FilmFile) -> FilmHeader:
     return FilmHeader(width, height, kinds[0], seconds, fps or None, frames, codec, has_audio, variable)
 
 
-def _first_frame(film: str | Path | FilmFile, container: Any, stream: Any) -> tuple[Any, list[int], int]:
+def _first_frame(film: str | Path | FilmFile, container: Any, stream: Any, compared: int) -> tuple[Any, list[int], int]:
     """Return the first frame, the sorted times of the first packets, and the number of packets if these are all.
 
-    Times are presentation times in units of the stream. The number is 0 if there are more packets.
+    Times are presentation times in units of the stream, of so many packets as are `compared`. The number is 0 if there
+    are more packets.
     """
     first, times, searched, packets = None, list[int](), 0, 0
     for number, packet in enumerate(container.demux(stream), 1):
         packets += bool(packet.size)
         searched += packet.size
         first = next(iter(packet.decode()), None) if first is None else first
-        if packet.pts is not None and number <= _TIMES:
+        if packet.pts is not None and number <= compared:
             times.append(packet.pts)
-        if (first is not None and number >= _TIMES) or number >= _SEARCHED or searched > _SEARCHED_BYTES:
+        if (first is not None and number >= compared) or number >= _SEARCHED or searched > _SEARCHED_BYTES:
             packets = 0
             break
     if first is None:

@@ -128,6 +128,17 @@ def test_no_film_has_another_file_or_url_opened(tmp_path: Path, canaries: Canari
     assert [error for error in errors.values() if not str(error).startswith(accepted)] == []
 
 
+@pytest.mark.parametrize("kind", ["files", "tar", "parquet"])
+def test_protocols_alone_keep_other_files_closed(
+    tmp_path: Path, canaries: Canaries, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """As if FFmpeg had a format, among those that are read, that names other files."""
+    monkeypatch.setattr("core.containers._OPTIONS", {"safe": "0", "allowed_extensions": "ALL", "enable_drefs": "1"})
+    errors = errors_of(pool_in(tmp_path / "pool", referring(tmp_path, canaries), kind))
+    assert canaries.opened == []
+    assert None not in errors.values()
+
+
 def harmful(folder: Path) -> dict[str, bytes]:
     """Films that claim too much, of a few kilobytes each."""
     whole = film(folder / "whole.mp4").read_bytes()
