@@ -139,7 +139,7 @@ FILM_INDEX = pa.schema(
 
 CLIP_INDEX = pa.schema(
     [
-        *(field for field in FILM_INDEX if field.name != "frames"),  # in a run of clips, these are the stored frames
+        *FILM_INDEX,
         column("film", pa.int64(), "Id of the film in the run of films", nominal=True),
         column("start", pa.float64(), "Start of the clip on the film's clock, in seconds", 0),
         column("end", pa.float64(), "End of the clip on the film's clock, in seconds", 0),

@@ -65,8 +65,8 @@ def test_frames_of_too_many_pixels_are_refused(tmp_path: Path, monkeypatch: pyte
     grown = tmp_path / "grown.h264"
     grown.write_bytes(small.read_bytes() + large.read_bytes())
     assert {frame.shape for frame in decode(probe(grown, fps=2), np.copy)[0]} == {(64, 96, 3), (128, 192, 3)}
-    monkeypatch.setattr(containers, "MOST_PIXELS", 10_000)
-    with pytest.raises(BadSampleError, match=r"frames of 192 x 128 pixels, at most 10,000 are decoded: give a smaller"):
+    monkeypatch.setattr(containers, "MAX_PIXELS", 10_000)
+    with pytest.raises(BadSampleError, match=r"too large: frames of 192 × 128 pixels, more than 10,000"):
         probe(large)
     with pytest.raises(BadSampleError, match=r"grown\.h264: breaks off at [23]\.\d s"):
         decode(probe(grown, fps=2), np.copy)
