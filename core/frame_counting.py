@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 from core.containers import open_film
+from core.films import FilmFile
 
 log = logging.getLogger("vl3syn.videos")
 
@@ -36,7 +37,7 @@ class Count:
     gaps: bool
 
 
-def has_times(path: str, kind: str) -> bool:
+def has_times(path: str | FilmFile, kind: str) -> bool:
     """Return whether the packets have usable presentation times. Only `JOINED` containers are read to find out."""
     kinds = set(kind.split(","))
     if not kinds & JOINED:
@@ -50,7 +51,7 @@ def has_times(path: str, kind: str) -> bool:
     return all(shown[shown.index(True) :]) if True in shown else False  # a cut stream starts with unusable packets
 
 
-def _packets(path: str) -> Iterator[Any]:
+def _packets(path: str | FilmFile) -> Iterator[Any]:
     """Yield the non-empty video packets of a film, up to the first error."""
     import av
 
@@ -58,7 +59,7 @@ def _packets(path: str) -> Iterator[Any]:
         yield from (packet for packet in container.demux(stream) if packet.size)
 
 
-def count_frames(path: str, kind: str) -> tuple[Count, float]:
+def count_frames(path: str | FilmFile, kind: str) -> tuple[Count, float]:
     """Return how to count the frames of a film without usable times, and its length in seconds."""
     _tell_of_counting(kind)
     with open_film(path) as (_, stream):

@@ -186,12 +186,12 @@ def _decode(video: Video, keep: Callable[[Frame], Kept]) -> tuple[list[Kept], tu
         shown = None
         for at, frame in _timed(container, stream, video, taken):
             while shown is not None and len(taken) < len(video.times) and video.moments[len(taken)] < at - EDGE / 2:
-                taken.append(keep(_upright(shown, video.quarters)))
+                taken.append(keep(upright(shown, video.quarters)))
             if len(taken) == len(video.times):
                 break
             shown, last = frame, max(last, at + float((frame.duration or 0) * frame.time_base))
         while shown is not None and len(taken) < len(video.times) and (video.moments[len(taken)] <= last or not taken):
-            taken.append(keep(_upright(shown, video.quarters)))
+            taken.append(keep(upright(shown, video.quarters)))
     _check_end(video, len(taken), last)
     return taken, video.times[: len(taken)]
 
@@ -236,7 +236,8 @@ def _timed(container: Any, stream: Any, video: Video, taken: list[Kept]) -> Iter
             return
 
 
-def _upright(frame: Any, quarters: int) -> Frame:
+def upright(frame: Any, quarters: int) -> Frame:
+    """Return a decoded frame as pixels, uint8 (H, W, 3), turned counter-clockwise by quarter turns."""
     if any(component.is_alpha for component in frame.format.components):
         pixels = np.asarray(flatten(Image.fromarray(frame.to_ndarray(format="rgba"))))
     else:
