@@ -11,7 +11,7 @@ from manifests.parts import scan_parts, to_bytes
 from manifests.priorities import priority
 from manifests.shards import LISTS
 from manifests.storage import Folder
-from pipeline.recipe_file import Publish
+from pipeline.recipe_file import Publish, PublishClips
 
 LISTED = pa.schema([("id", pa.int64()), ("number", pa.int32())])
 
@@ -36,7 +36,7 @@ def listed_in(lists: Folder) -> tuple[pl.DataFrame, str]:
     return listed, expected[-1]
 
 
-def add_to_lists(kept: pl.DataFrame, settings: Publish, out: Folder) -> pl.DataFrame:
+def add_to_lists(kept: pl.DataFrame, settings: Publish | PublishClips, out: Folder) -> pl.DataFrame:
     """Add new images to the lists; return all listed images.
 
     Args:
@@ -56,7 +56,7 @@ def add_to_lists(kept: pl.DataFrame, settings: Publish, out: Folder) -> pl.DataF
             return pl.concat([listed, new])
 
 
-def _numbered(new: pl.DataFrame, listed: pl.DataFrame, settings: Publish) -> pl.DataFrame:
+def _numbered(new: pl.DataFrame, listed: pl.DataFrame, settings: Publish | PublishClips) -> pl.DataFrame:
     """Return new images in random order (by the seed), with shard numbers that continue those of `listed`."""
     first = (listed["number"].max() or 0) + 1 if listed.height else 0  # type: ignore[operator]
     number = (pl.int_range(pl.len()) // settings.rows_per_shard + first).cast(pl.Int32).alias("number")

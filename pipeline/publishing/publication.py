@@ -27,6 +27,9 @@ from pipeline.publishing.shard_checks import Expected, check_shard, expected_by_
 from pipeline.recipe_file import Publish
 
 SETTINGS = "settings.json"
+KIND, CLIPS = "kind", "clips"
+"""Key of the settings of what is no publication of images, and its value for records of clips."""
+
 _ENDING = "image_ending"  # suffix of images in tars; if the settings lack it, each image has the suffix of its format
 
 _SHARD = re.compile(r"shard-.*\.(parquet|tar)")
@@ -157,6 +160,8 @@ class Publication:
 
     def _compare_settings(self, now: Mapping[str, Any]) -> None:
         stored = read_json(self.lists, SETTINGS, REMEDY)
+        if stored.get(KIND) == CLIPS:
+            raise UserError(f"{self.out.path} has records of clips, not images: {ELSEWHERE}")
         if not isinstance(stored.get("tables"), dict) or "subsets" not in stored:
             raise UserError(f"{self.lists.path}/{SETTINGS}: the file is damaged (settings are missing); {REMEDY}")
         # For a setting that an earlier version lacked, the default describes what that version did.
@@ -209,6 +214,8 @@ def stored_publication(out: Folder, where: str) -> Publication:
     if not lists.exists(SETTINGS):
         raise UserError(f"{where}: nothing is published there: it has no {LISTS}/{SETTINGS}")
     settings = read_json(lists, SETTINGS, "copy it back")
+    if settings.get(KIND) == CLIPS:
+        raise UserError(f"{where}: has records of clips, and only images are removed: publish the clips anew elsewhere")
     subsets = settings.get("subsets")
     names = subsets if isinstance(subsets, list) else []
     if settings.get("format") not in FORMATS or not names or any(n not in (TOGETHER, *SUBSETS) for n in names):
