@@ -7,7 +7,7 @@ and times give the same bytes with the same FFmpeg.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -87,20 +87,12 @@ def _copy_packets(
     first: int | None = None
     last = 0.0
     stop = int((zero + end) / stream.time_base)
-    for packet in container.demux(stream):
-        if not packet.size or packet.pts is None:
-            continue
-        if first is None and not packet.is_keyframe:
-            continue
+    for packet in _from_key_frame(container.demux(stream)):
         first = packet.pts if first is None else first
-        if packet.pts < first:
-            continue  # its reference is before the key frame
-        if (packet.pts if packet.dts is None else packet.dts) >= stop:
+        if packet.dts >= stop:
             break  # all later packets are shown later than they are decoded
         last = max(last, float((packet.pts + (packet.duration or 0)) * stream.time_base) - zero)
-        packet.pts -= first
-        if packet.dts is not None:
-            packet.dts -= first
+        packet.pts, packet.dts = packet.pts - first, packet.dts - first
         packet.stream = copied
         written.mux(packet)
     else:
@@ -108,6 +100,31 @@ def _copy_packets(
     if first is None:
         raise BadSampleError(f"{film}: no key frame before {end:g} s: encode the clip, or give another file")
     return first
+
+
+def _from_key_frame(packets: Iterable[Any]) -> Iterator[Any]:
+    """Yield packets from the first key frame on, with decoding times.
+
+    What is shown before the key frame refers to frames that are not there, and is left out. Matroska does not say when
+    its first packets are decoded: just before the next one, then.
+    """
+    first: int | None = None
+    undated: list[Any] = []
+    for packet in packets:
+        if not packet.size or packet.pts is None or (first is None and not packet.is_keyframe):
+            continue
+        first = packet.pts if first is None else first
+        if packet.pts < first:
+            continue
+        undated.append(packet)
+        if packet.dts is not None:
+            for back, one in enumerate(reversed(undated)):
+                one.dts = min(one.pts, packet.dts - back)
+            yield from undated
+            undated = []
+    for one in undated:
+        one.dts = one.pts
+        yield one
 
 
 def encode_clip(film: FilmFile, start: float, end: float, folder: Path, name: str) -> WrittenClip:

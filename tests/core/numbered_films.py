@@ -27,10 +27,10 @@ def number_in(frame: Frame) -> int:
     return sum(int(frame[middle, bit * _SIDE + middle, 1] > 128) << bit for bit in range(_BITS))
 
 
-def write(path: Path, stamps: Sequence[float], gop: int = 10) -> Path:
+def write(path: Path, stamps: Sequence[float], gop: int = 10, **options: str) -> Path:
     """A film in H.264 whose k-th picture is shown from stamps[k] seconds on, with a key frame every `gop` pictures."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=30, options={"g": str(gop), "sc_threshold": "0"})
+        stream = container.add_stream("libx264", rate=30, options={"g": str(gop), "sc_threshold": "0", **options})
         stream.height, stream.width, stream.pix_fmt = 64, 128, "yuv420p"
         stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
         for number, stamp in enumerate(stamps):
