@@ -21,15 +21,15 @@ from pipeline.recipe import Recipe, parse_recipe
 
 _ABOUT = {
     "captions": "descriptions and summaries of a clip, and its events with their times",
-    "questions": "open questions (`qa`) and questions with options (`qa_mc`), by aspect",
-    "grounding": "when an event happens: `1.0-2.0 s`",
+    "questions": "open questions, and questions with options, by aspect",
+    "grounding": "when an event happens, such as 1.0-2.0 s",
     "stream": "a clip that runs, and each event told when it is over; turns have times",
 }
 
 _COLUMNS = {
     "record": "the whole record as JSON: turns, media, spans, choices, provenance; the other columns are made of it",
-    "id": "`<data set>/<clip>/<ordinal>`",
-    "original_id": "the film's id, and the span of the clip on its clock in seconds: `123:4.000-9.500`",
+    "id": "data set, clip and ordinal",
+    "original_id": "the film's id, and the span of the clip on its clock in seconds, such as 123:4.000-9.500",
     "task, aspect": "what is practised: caption, dense_caption, qa, qa_mc, grounding, stream",
     "media": "the file of the clip, and where in it the clip starts and ends, in seconds",
     "question, answer": "the first question and the last answer",
@@ -63,7 +63,12 @@ _LIMITS = """\
 
 
 def clips_card(
-    run: Run, recipe: Recipe, publication: ClipPublication, account: Account, clips: int, films: Run | None
+    run: Run,
+    recipe: Recipe,
+    publication: ClipPublication,
+    account: Account,
+    published: pl.DataFrame,
+    films: Run | None = None,
 ) -> str:
     """Return the text of README.md.
 
@@ -72,7 +77,7 @@ def clips_card(
         recipe: Its recipe.
         publication: The publication.
         account: What its shards hold.
-        clips: Number of clips in shards.
+        published: The clips in shards, column `id`.
         films: The run of films; None: it is not known.
     """
     name, total = card_name(run), sum(account.records.values())
@@ -83,8 +88,8 @@ def clips_card(
     parts = [
         f"---\n{_front(run, name, publication, account)}---",
         f"# {markdown(name)}",
-        f"{total:,} records about {clips:,} clips of {_films(run):,} films, chosen out of {counted.rows:,} clips by "
-        f"vl3syn {__version__}. They are conversations to train a video language model on.",
+        f"{total:,} records about {published.height:,} clips of {_films(run, published):,} films, chosen out of "
+        f"{counted.rows:,} clips by vl3syn {__version__}. They are conversations to train a video language model on.",
         "## How to open it",
         _opening(publication),
         "## What is in it",
@@ -92,7 +97,7 @@ def clips_card(
             ("subset", "records", "what"),
             [(Code(subset), account.records.get(subset, 0), _ABOUT[subset]) for subset in publication.subsets],
         ),
-        table(("column", "what it says"), list(_COLUMNS.items())),
+        table(("column", "what it says"), [(Code(name), text) for name, text in _COLUMNS.items()]),
         "## Films",
         _FILMS[publication.films],
         "Times in turns and spans are seconds from the start of the clip.",
@@ -113,10 +118,9 @@ def _recipe_of(run: Run) -> Recipe:
     return parse_recipe(dict(run.recipe), run.url)
 
 
-def _films(run: Run) -> int:
-    """Return the number of films that kept clips are of."""
-    alive = run.verdict().alive.lazy()
-    films = run.index.scan(["id", "film"]).join(alive, on="id", how="semi")
+def _films(run: Run, clips: pl.DataFrame) -> int:
+    """Return the number of films that clips are of."""
+    films = run.index.scan(["id", "film"]).join(clips.lazy(), on="id", how="semi")
     return int(films.select(pl.col("film").n_unique()).collect(engine="streaming").item())
 
 

@@ -78,6 +78,10 @@ class ClipPublication:
     films: Films
 
     @property
+    def format(self) -> str:
+        return "parquet"
+
+    @property
     def lists(self) -> Folder:
         return self.out.join(LISTS)
 
@@ -85,12 +89,13 @@ class ClipPublication:
         """Return the paths of the shards with these numbers, relative to the publication."""
         return {shard_name(subset, number) for number in numbers for subset in self.subsets}
 
-    def open(self, settings: PublishClips, tables: Mapping[str, str]) -> None:
+    def open(self, settings: PublishClips, tables: Mapping[str, str], media: str) -> None:
         """Store the settings of a new publication, or check those of an existing one, with its shards.
 
         Args:
             settings: The settings.
             tables: The names of the stage tables that records are made of, by stage.
+            media: The path of the pool in the media folder; empty: no film is referenced.
 
         Raises:
             UserError: The publication was started with other settings, by another recipe, or holds images; settings or
@@ -99,7 +104,8 @@ class ClipPublication:
         # A concurrent publication writes settings, list and shards in this order: read them in the reverse order.
         shards = self._shards()
         listed, _ = listed_in(self.lists)
-        now = {**settings.model_dump(mode="json"), "subsets": list(self.subsets), "tables": dict(tables), KIND: CLIPS}
+        now = {**settings.model_dump(mode="json"), "subsets": list(self.subsets), "tables": dict(tables)}
+        now |= {"media": media, KIND: CLIPS}
         if self.lists.exists(SETTINGS):
             self._compare(now)
         elif listed.height:

@@ -6,6 +6,7 @@ bytes are the same after a crash, in a second run, and with another number of wo
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ import polars as pl
 
 from core.errors import UserError
 from manifests.indexing import refuse_unfinished
+from manifests.record_files import schema
 from manifests.removals import REMOVED, Removals, removals_in
 from manifests.run import Run
 from manifests.storage import Folder
@@ -26,9 +28,11 @@ from pipeline.publishing.clips.media import ClipMedia, check_root, check_setting
 from pipeline.publishing.clips.publication import ClipPublication
 from pipeline.publishing.clips.records import Dataset
 from pipeline.publishing.clips.shard_writer import ClipShardWriter
+from pipeline.publishing.croissant import CLIPS, write_croissant
 from pipeline.publishing.lists import add_to_lists, refuse_duplicates
 from pipeline.publishing.publication import refuse_foreign
 from pipeline.publishing.removed_rows import identities_of_run
+from pipeline.publishing.shard_hashes import forget_hashes
 from pipeline.publishing.shard_job import ShardBlocks, write_blocks
 from pipeline.recipe import Recipe
 from pipeline.recipe_file import PublishClips
@@ -94,7 +98,7 @@ def publish_clips(
     facts = facts_of(recipe)
     root = check_root(recipe.pool.root(), settings.media) if settings.films == "reference" else ""
     publication = ClipPublication(out, facts.subsets(settings), settings.films)
-    publication.open(settings, _tables(recipe, facts))
+    publication.open(settings, _tables(recipe, facts), _pool_in_media(recipe, root))
     removals = removals_in(run.folder.join(REMOVED)) | (removed_before or Removals())
     alive = run.verdict().alive
     refuse_duplicates(alive["id"], f"{run.url}: the index has", _COPIED)
@@ -107,12 +111,14 @@ def publish_clips(
     refuse_foreign(missing.select("id"), run.index.scan(["id"]), where)
     dataset = Dataset(card_name(run), publication.subsets, facts.authors)
     before = publication.sizes().keys()
+    forget_hashes(publication, publication.names(missing["number"].unique()))
     stats = _write_shards(run, recipe, publication, facts, dataset, root, missing) if missing.height else None
     numbers = sorted(listed["number"].unique())
     account, sizes = publication.accounts(numbers), publication.sizes()
+    in_shards = listed.filter(~pl.col("id").is_in([int(id_) for id_ in account.left_out]))
     published = PublishedClips(
         where=where,
-        rows=listed.height - len(account.left_out),
+        rows=in_shards.height,
         records={subset: account.records.get(subset, 0) for subset in publication.subsets},
         shards=len(sizes),
         bytes=sum(sizes.values()) + publication.media_bytes(numbers),
@@ -122,8 +128,10 @@ def publish_clips(
         stale=listed.join(kept, on="id", how="anti").height,
         job=stats,
     )
-    text = clips_card(run, recipe, publication, account, published.rows, films)
+    text = clips_card(run, recipe, publication, account, in_shards, films)
     out.write(CARD, text.encode())
+    schemas = dict.fromkeys(publication.subsets, schema())
+    write_croissant(publication, card_name(run), sum(published.records.values()), schemas, CLIPS)
     return published
 
 
@@ -131,6 +139,11 @@ def _tables(recipe: Recipe, facts: Facts) -> dict[str, str]:
     """Return the tables that records are made of, by the names of their steps."""
     used = set(facts.columns.tables.values())
     return {step.name: step.table for step in recipe.steps if step.table in used}
+
+
+def _pool_in_media(recipe: Recipe, media: str) -> str:
+    """Return the path of the pool in the media folder, which paths in records start with; it names no machine."""
+    return os.path.relpath(recipe.pool.root().path, media) if media else ""
 
 
 def _without_removed(run: Run, alive: pl.DataFrame, removals: Removals) -> pl.DataFrame:
