@@ -27,13 +27,13 @@ def number_in(frame: Frame) -> int:
     return sum(int(frame[middle, bit * _SIDE + middle, 1] > 128) << bit for bit in range(_BITS))
 
 
-def write(path: Path, stamps: Sequence[float], gop: int = 10, **options: str) -> Path:
-    """A film in H.264 whose k-th picture is shown from stamps[k] seconds on, with a key frame every `gop` pictures."""
+def write(path: Path, stamps: Sequence[float], gop: int = 10, first: int = 0, **options: str) -> Path:
+    """A film in H.264 whose picture first + k is shown from stamps[k] seconds on, with a key frame every `gop` pictures."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=30, options={"g": str(gop), "sc_threshold": "0", **options})
         stream.height, stream.width, stream.pix_fmt = 64, 128, "yuv420p"
         stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
-        for number, stamp in enumerate(stamps):
+        for number, stamp in enumerate(stamps, first):
             frame = av.VideoFrame.from_ndarray(picture(number), format="rgb24")
             frame.pts, frame.time_base = round(stamp * 1000), Fraction(1, 1000)
             container.mux(stream.encode(frame))

@@ -25,8 +25,8 @@ from manifests.shards import LISTS
 from manifests.storage import Folder
 from pipeline.publishing.clips.facts import SUBSETS
 from pipeline.publishing.clips.media import Films, media_folder
-from pipeline.publishing.lists import ELSEWHERE, REMEDY, listed_in
-from pipeline.publishing.publication import CLIPS, KIND, SETTINGS, read_json
+from pipeline.publishing.lists import CLIPS, ELSEWHERE, KIND, REMEDY, listed_in
+from pipeline.publishing.publication import SETTINGS, read_json
 from pipeline.recipe_file import PublishClips
 
 _SHARD = re.compile(rf"{NAME}(\d+)\.parquet")

@@ -6,8 +6,9 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -16,7 +17,8 @@ import pytest
 from core.films import FilmFile
 from core.stages import Stage
 from manifests import Run
-from manifests.schemas import CLIP_INDEX, column
+from manifests.removals import Removals
+from manifests.schemas import CLIP_INDEX, FILM_INDEX, column
 from manifests.storage import Folder
 from pipeline.execution.runner import recipe_of
 from pipeline.pools import Pool, Shard
@@ -70,6 +72,12 @@ class PiecesInTars(Pieces):
 
     def film(self, root: Folder, shard: str, key: str, offset: int, length: int | None) -> FilmFile:
         return FilmFile(shard, open=partial(_opened, f"{root.path}/{shard}"), length=length)
+
+
+class Films(Pieces):
+    """The films as a whole."""
+
+    index_schema: ClassVar = FILM_INDEX
 
 
 def _opened(path: str) -> io.BytesIO:
@@ -164,11 +172,18 @@ CUTS: Mapping[str, Sequence[tuple[float, float]]] = {
 }
 
 
+@cache
+def _film(first: int) -> bytes:
+    with TemporaryDirectory() as folder:
+        path = numbered_films.write(Path(folder) / "a.mp4", [number / 10 for number in range(100)], first=first)
+        return path.read_bytes()
+
+
 def pool(folder: Path, cuts: Mapping[str, Sequence[tuple[float, float]]] = CUTS) -> Path:
-    """A folder with films of 10 seconds, 10 pictures and a key frame a second."""
+    """A folder with films of 10 seconds, 10 pictures and a key frame a second. Those of b.mp4 count from 100."""
     folder.mkdir(exist_ok=True)
     for name in cuts:
-        numbered_films.write(folder / name, [number / 10 for number in range(100)])
+        (folder / name).write_bytes(_film(100 if name == "b.mp4" else 0))
     (folder / PIECES).write_text(json.dumps(cuts))
     return folder
 
@@ -201,9 +216,9 @@ def clip_run(url: Path, folder: Path, stored: Mapping[str, Mapping[str, Any]], *
     return store_run(url, recipe, stored)
 
 
-def publish(run: Run, out: Path, **settings: Any) -> PublishedClips:
+def publish(run: Run, out: Path, removed: Removals | None = None, **settings: Any) -> PublishedClips:
     how = PublishClips.model_validate({"rows_per_shard": 2, **settings})
-    return publish_clips(run, recipe_of(run), how, Folder.at(out), str(out))
+    return publish_clips(run, recipe_of(run), how, Folder.at(out), str(out), removed)
 
 
 @pytest.fixture

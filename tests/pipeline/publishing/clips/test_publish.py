@@ -15,12 +15,14 @@ import pytest
 from core.errors import UserError
 from manifests import Run
 from manifests.record_files import read_records
+from manifests.removals import Removals
 from pipeline.pools.registry import POOLS
 from pipeline.publishing.clips.media import ClipMedia
 from pipeline.publishing.clips.records import NOTHING
 from tests.pipeline.publishing.clips.clip_runs import (
     CUTS,
     STAGES,
+    Films,
     PiecesInTars,
     clip_run,
     clips_pool,
@@ -213,6 +215,23 @@ def test_events_and_questions_that_are_none_are_counted(films: Path, tmp_path: P
         "questions: empty answer": 1,
     }
     assert done.records == {"captions": 15, "questions": 8, "grounding": 9, "stream": 5}
+
+
+def test_removed_clips_are_not_published(run: Run, tmp_path: Path) -> None:
+    ids = sorted(run.index.scan(["id"]).collect()["id"])
+    done = publish(run, tmp_path / "out", removed=Removals(ids=frozenset(ids[:2])))
+    assert (done.rows, clips_in(tmp_path / "out", "stream")) == (3, ids[2:])
+    publish(run, tmp_path / "whole")
+    assert publish(run, tmp_path / "whole", removed=Removals(ids=frozenset(ids[:2]))).stale == 2
+    with pytest.raises(UserError, match="nothing to publish: all 5 clips were removed on request"):
+        publish(run, tmp_path / "none", removed=Removals(ids=frozenset(ids)))
+
+
+def test_run_of_films_is_not_published(films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = clip_run(tmp_path / "run", films, facts(), stages=[])
+    monkeypatch.setitem(POOLS, "clips", Films)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"this is a run of films, not of clips: name the run of its clips"):
+        publish(run, tmp_path / "out")
 
 
 def test_films_in_tars_are_cut_but_not_referenced(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
