@@ -28,7 +28,7 @@ def number_in(frame: Frame) -> int:
 
 
 def write(path: Path, stamps: Sequence[float], gop: int = 10, first: int = 0, **options: str) -> Path:
-    """A film in H.264 whose picture first + k is shown from stamps[k] seconds on, with a key frame every `gop` pictures."""
+    """A film in H.264 with a key frame every `gop` pictures. Picture first + k is shown from stamps[k] seconds on."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=30, options={"g": str(gop), "sc_threshold": "0", **options})
         stream.height, stream.width, stream.pix_fmt = 64, 128, "yuv420p"
