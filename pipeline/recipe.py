@@ -25,7 +25,7 @@ from manifests.version import __version__
 from pipeline.pools import Pool
 from pipeline.pools.clips import Clips
 from pipeline.pools.registry import as_recipe
-from pipeline.recipe_file import Publish, RecipeFile, Resources, StageEntry, parse_file, position
+from pipeline.recipe_file import Publish, PublishClips, RecipeFile, Resources, StageEntry, parse_file, position
 from pipeline.stages.download.columns import DESCRIBED
 from pipeline.stages.download.stage import Download
 from pipeline.stages.over_frames import OverEmbeddings, OverFrames, for_clips
@@ -100,7 +100,7 @@ class Recipe:
     name: str
     pool: Pool
     steps: tuple[Step, ...]
-    publish: Publish | None = None
+    publish: Publish | PublishClips | None = None
     clips: Recipe | None = None
 
     @property
@@ -142,7 +142,7 @@ def load_recipe(path: str) -> Recipe:
     except OSError as error:
         raise UserError(f"{path}: no such recipe, or not readable: give the path of a YAML file") from error
     recipe = parse_recipe(load_yaml(text, path), path)
-    if recipe.publish:
+    if isinstance(recipe.publish, Publish):
         _check_captions(recipe, recipe.publish.subsets, path)
     return recipe
 

@@ -9,6 +9,7 @@ from pydantic import (
     Field,
     SerializeAsAny,
     ValidationError,
+    ValidationInfo,
     WithJsonSchema,
     field_validator,
     model_validator,
@@ -87,6 +88,26 @@ class Publish(Settings):
     seed: int = Field(default=0, ge=0)
 
 
+class PublishClips(Settings):
+    """How a run of clips is published: as records to train on, with the films or references to them.
+
+    Attributes:
+        subsets: Some of `captions`, `questions`, `grounding` and `stream`: one folder of records each. Empty: those
+            that the run has facts for.
+        films: `reference`: records name the films of the pool; `copy`: each clip is cut out by copying its packets,
+            from the last key frame before it on; `encode`: each clip is encoded again and has exactly its frames.
+        rows_per_shard: Clips per shard. A shard has all records of its clips.
+        seed: Seed of the random order of clips.
+        media: The folder that the paths of films are relative to, for `reference`; default: the pool's.
+    """
+
+    subsets: tuple[Literal["captions", "questions", "grounding", "stream"], ...] = ()
+    films: Literal["reference", "copy", "encode"] = "reference"
+    rows_per_shard: int = Field(default=1000, ge=1)
+    seed: int = Field(default=0, ge=0)
+    media: str | None = None
+
+
 _KEEP = {
     "type": ["object", "null"],
     "patternProperties": {f"^({'|'.join(KINDS)})(_.+)?$": {"type": "number"}},
@@ -151,7 +172,7 @@ _KEYS = ("stage", "class", "as", "keep", "resources", "table")
 
 
 _Stages = Annotated[tuple[StageEntry, ...], BeforeValidator(lambda written: () if written is None else written)]
-_Publish = Annotated[Publish | None, BeforeValidator(lambda written: {} if written is None else written)]
+_PublishClips = Annotated[PublishClips | None, BeforeValidator(lambda written: {} if written is None else written)]
 
 
 class ClipsEntry(PieceSettings):
@@ -163,7 +184,7 @@ class ClipsEntry(PieceSettings):
     """
 
     stages: _Stages = ()
-    publish: _Publish = None
+    publish: _PublishClips = None
 
 
 class RecipeFile(Settings):
@@ -173,7 +194,8 @@ class RecipeFile(Settings):
         name: Name of the run and of the dataset; default: that of the file.
         pool: The images.
         stages: The stages, in order.
-        publish: How the run is published; without it, `vl3syn run` does not publish.
+        publish: How the run is published, as images with captions or as records of clips; without it, `vl3syn run` does
+            not publish.
         clips: For a pool of films: what is done with their clips.
         vl3syn: The version that wrote a run's recipe.
     """
@@ -181,9 +203,20 @@ class RecipeFile(Settings):
     name: str | None = None
     pool: Annotated[SerializeAsAny[Pool], BeforeValidator(parse_pool)]
     stages: _Stages = ()
-    publish: _Publish = None
+    publish: Publish | PublishClips | None = None
     clips: ClipsEntry | None = None
     vl3syn: Any = None
+
+    @field_validator("publish", mode="before")
+    @classmethod
+    def _parse_publish(cls, written: Any, info: ValidationInfo) -> Any:
+        pool = info.data.get("pool")
+        return publish_settings(pool).model_validate({} if written is None else written)
+
+
+def publish_settings(pool: Pool | None) -> type[Publish | PublishClips]:
+    """Return the class of the settings with which a run over a pool is published."""
+    return PublishClips if pool is not None and pool.has_films else Publish
 
 
 def parse_file(written: object, where: str) -> RecipeFile:

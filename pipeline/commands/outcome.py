@@ -9,6 +9,7 @@ import polars as pl
 from core.errors import UserError
 from manifests.funnel import Funnel
 from manifests.run import Run
+from pipeline.publishing.clips.publish import PublishedClips
 from pipeline.publishing.publish import Published
 
 
@@ -25,11 +26,12 @@ def total_failure(run: Run, counted: Funnel, stages: Collection[str]) -> UserErr
     return None
 
 
-def nothing_published(done: Published) -> UserError | None:
-    """Return an error if a publication is empty because every image was left out, else None."""
+def nothing_published(done: Published | PublishedClips) -> UserError | None:
+    """Return an error if a publication is empty because every image or clip was left out, else None."""
     if done.rows or not done.left_out:
         return None
-    return UserError(f"publish: {_all(len(done.left_out), 'image')} left out: {_commonest(done.left_out.values())}")
+    what = _all(len(done.left_out), "clip" if isinstance(done, PublishedClips) else "image")
+    return UserError(f"publish: {what} left out: {_commonest(done.left_out.values())}")
 
 
 def _all(count: int, what: str) -> str:

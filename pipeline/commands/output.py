@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from manifests.run import Run
     from manifests.storage import Folder
     from pipeline.execution.job_result import JobResult
+    from pipeline.publishing.clips.publish import PublishedClips
     from pipeline.publishing.publish import Published
 
 _PIPED = 160  # columns, if the output is not a terminal
@@ -77,7 +78,12 @@ def announce(job: JobResult) -> None:
         say(f"{job.stage}: {note}")
 
 
-def finish(url: str, jobs: Sequence[JobResult], json_: bool, publish: Callable[[], Published] | None = None) -> None:
+def finish(
+    url: str,
+    jobs: Sequence[JobResult],
+    json_: bool,
+    publish: Callable[[], Published | PublishedClips] | None = None,
+) -> None:
     """Print the results of a command that computed something: the jobs, the funnel, the publication.
 
     Raises:
@@ -91,7 +97,10 @@ def finish(url: str, jobs: Sequence[JobResult], json_: bool, publish: Callable[[
 
 
 def results(
-    url: str, jobs: Sequence[JobResult], json_: bool, publish: Callable[[], Published] | None = None
+    url: str,
+    jobs: Sequence[JobResult],
+    json_: bool,
+    publish: Callable[[], Published | PublishedClips] | None = None,
 ) -> tuple[dict[str, Any], UserError | None]:
     """Print the results of a command as tables, unless they are to be JSON; publish.
 
@@ -165,8 +174,13 @@ def print_funnel(funnel: Funnel) -> None:
     print_rows(funnel.title, ("stage", "seen", "kept", "dropped", "errors", "pending", "reasons"), rows)
 
 
-def print_published(done: Published) -> None:
+def print_published(done: Published | PublishedClips) -> None:
     """Print what the shards contain, what was left out, and how to open them."""
+    from pipeline.publishing.publish import Published
+
+    if not isinstance(done, Published):
+        _print_clips(done)
+        return
     files = f"{done.shards:,} shard{'s' if done.shards != 1 else ''}"
     out.print(f"published: {done.rows:,} images in {files}, {done.bytes / 1e6:,.1f} MB", style="bold", markup=False)
     if done.with_text is not None:
@@ -179,6 +193,21 @@ def print_published(done: Published) -> None:
         say(f"not published: {id_}: {reason}")
     if len(done.left_out) > 10:
         say(f"not published: {len(done.left_out):,} images in all, see {done.where}/.publication")
+    say(f"open them as {done.where}/README.md says, which is the dataset's card")
+
+
+def _print_clips(done: PublishedClips) -> None:
+    files = f"{done.shards:,} file{'s' if done.shards != 1 else ''}"
+    out.print(f"published: {done.rows:,} clips in {files}, {done.bytes / 1e6:,.1f} MB", style="bold", markup=False)
+    say("records: " + ", ".join(f"{count:,} {subset}" for subset, count in done.records.items()))
+    for reason, count in sorted(done.rejected.items()):
+        say(f"no record: {count:,} {reason}")
+    if done.stale:
+        say(f"{done.stale:,} clips in shards are not kept any more; publish into another folder to be rid of them")
+    for id_, reason in list(done.left_out.items())[:10]:
+        say(f"not published: {id_}: {reason}")
+    if len(done.left_out) > 10:
+        say(f"not published: {len(done.left_out):,} clips in all, see {done.where}/.publication")
     say(f"open them as {done.where}/README.md says, which is the dataset's card")
 
 

@@ -13,10 +13,13 @@ from pipeline.commands.options import JsonOption
 from pipeline.commands.stopping import resumable
 
 if TYPE_CHECKING:
+    from manifests import Run
     from manifests.removals import Removals
+    from pipeline.publishing.clips.publish import PublishedClips
     from pipeline.publishing.publish import Published
     from pipeline.publishing.takedown import Orders, TakenDown
-    from pipeline.recipe_file import Publish
+    from pipeline.recipe import Recipe
+    from pipeline.recipe_file import Publish, PublishClips
 
 publish_app = typer.Typer()
 
@@ -33,12 +36,21 @@ def publish(
     subset: Annotated[
         list[str] | None,
         typer.Option(
-            help="A subset of captions: short, detailed or ocr; can be repeated. Default: short and detailed in one"
+            help="A subset; can be repeated: short, detailed, ocr; of clips captions, questions, grounding, stream. "
+            "Default: short and detailed in one; of clips, all that the run has facts for"
         ),
     ] = None,
     format_: Annotated[str | None, typer.Option("--format", help="Format: parquet (default) or webdataset")] = None,
-    rows_per_shard: Annotated[int | None, typer.Option(help="Images per shard; default 5000")] = None,
+    rows_per_shard: Annotated[
+        int | None, typer.Option(help="Images per shard, default 5000; or clips, default 1000")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the random order of images; default 0")] = None,
+    films: Annotated[
+        str | None, typer.Option(help="What becomes of the films of clips: reference (default), copy or encode")
+    ] = None,
+    media: Annotated[
+        str | None, typer.Option(help="With --films reference: the folder that paths of films are relative to")
+    ] = None,
     removed_before: Annotated[
         list[str] | None,
         typer.Option(help="A publication or run whose removed images must not be in this one; can be repeated"),
@@ -57,6 +69,8 @@ def publish(
 ) -> None:
     """Write the kept images with their captions into shards, and a dataset card. Existing shards stay unchanged.
 
+    Of a run of clips it writes records to train on: captions, questions, times of events, streams.
+
     With --remove LIST it takes images out of shards instead, and keeps them out of all that is published later. A line
     of the list may say which kind of name it has (id:, sha256:, url:, key:), and a reason behind a tab or ` #`.
 
@@ -64,15 +78,19 @@ def publish(
 
         vl3syn publish --run RUN --out OUT
 
+        vl3syn publish --run RUN/clips --out OUT --films copy
+
         vl3syn publish --out OUT --remove takedown.txt
     """
     from core.settings import parse
     from manifests import open_run
     from pipeline.commands import output
     from pipeline.commands.outcome import nothing_published
-    from pipeline.recipe_file import Publish
+    from pipeline.execution.runner import recipe_of
+    from pipeline.recipe_file import publish_settings
 
     options = {"subsets": subset, "format": format_, "rows_per_shard": rows_per_shard, "seed": seed}
+    options |= {"films": films, "media": media}
     settings = {name: value for name, value in options.items() if value is not None}
     if remove is not None:
         if settings or removed_before:
@@ -84,7 +102,9 @@ def publish(
         raise typer.BadParameter("give --remove too", param_hint="--missing-ok" if missing_ok else "--with-reasons")
     if run_ is None:
         raise typer.BadParameter("name the run that is published", param_hint="--run")
-    how = parse(Publish, {**(open_run(run_).recipe.get("publish") or {}), **settings}, "publish")
+    opened = open_run(run_)
+    kind = publish_settings(recipe_of(opened).pool)
+    how = parse(kind, {**(opened.recipe.get("publish") or {}), **settings}, "publish")
     with output.working_on(run_):
         done = publish_run(run_, out, how, _removals(removed_before or ()))
     output.print_json(asdict(done)) if json_ else output.print_published(done)
@@ -92,21 +112,37 @@ def publish(
         raise failure
 
 
-def publish_run(run_: str, out: str | None, how: Publish, removed_before: Removals | None = None) -> Published:
-    """Publish a run into `out`, by default RUN/shards."""
+def publish_run(
+    run_: str, out: str | None, how: Publish | PublishClips, removed_before: Removals | None = None
+) -> Published | PublishedClips:
+    """Publish a run into `out`, by default RUN/shards: images with captions, or records of clips."""
     from manifests.shards import LISTS
     from manifests.storage import Folder
     from pipeline.commands import output
     from pipeline.execution.node_check import check_nodes
     from pipeline.execution.runner import recipe_of
+    from pipeline.publishing.clips.publish import publish_clips
     from pipeline.publishing.publish import publish as write_shards
+    from pipeline.recipe_file import PublishClips
 
     opened = output.opened(run_)
     recipe, where = recipe_of(opened), out or f"{run_.rstrip('/')}/shards"
     check_nodes(recipe, run_, only=(), out=where)
     folder = Folder.at(where)
     with output.working_on(where, folder.join(LISTS)):  # another run may be published there
+        if isinstance(how, PublishClips):
+            return publish_clips(opened, recipe, how, folder, where, removed_before, _films_of(recipe))
         return write_shards(opened, recipe, how, folder, where, removed_before)
+
+
+def _films_of(recipe: Recipe) -> Run | None:
+    """Return the run of the films that the clips of a run are pieces of; None if it is not there."""
+    from manifests import open_run
+    from manifests.run import RECIPE
+    from manifests.storage import Folder
+
+    where = recipe.pool.where
+    return open_run(where) if recipe.pool.kind == "clips" and Folder.at(where).exists(RECIPE) else None
 
 
 def _removals(publications: list[str] | tuple[str, ...]) -> Removals:

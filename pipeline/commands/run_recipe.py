@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -55,5 +56,5 @@ def _run(recipe: Recipe, url: str, refit: bool, json_: bool) -> tuple[dict[str, 
             for done in run_stages(opened, recipe, refit=refit, local=local):
                 jobs.append(done)
                 output.announce(done)
-        how = recipe.publish
-        return output.results(url, jobs, json_, (lambda: publish_run(url, None, how)) if how else None)
+        publish = partial(publish_run, url, None, recipe.publish) if recipe.publish else None
+        return output.results(url, jobs, json_, publish)

@@ -24,7 +24,7 @@ from pipeline.publishing.card_update import removed_section, size_category
 from pipeline.publishing.ocr_captions import card_section
 
 
-class _Code(str):
+class Code(str):
     """A table cell that is formatted as code."""
 
     __slots__ = ()
@@ -82,16 +82,16 @@ def card(
         "## How to open it",
         _opening(subsets, format_, bool(features)),
         "## What is in a row",
-        _table(("column", "what it says"), [(_Code(column), doc) for column, doc in columns.items()]),
+        table(("column", "what it says"), [(Code(column), doc) for column, doc in columns.items()]),
         *([] if with_text is None else ["## The subset `ocr`", card_section(run, with_text)]),
         "## How it was chosen",
-        _funnel_table(counted),
+        funnel_table(counted),
         "## Models",
-        _table(("stage", "model", "revision or weights", "licence"), _models(run, models)),
+        table(("stage", "model", "revision or weights", "licence"), model_rows(run, models)),
         "## Scores of the images that are kept",
-        _table(("column", "smallest", "median", "largest", "how they are spread"), _spreads(run, verdict, columns)),
+        table(("column", "smallest", "median", "largest", "how they are spread"), _spreads(run, verdict, columns)),
         "## Recipe",
-        code_block(_recipe(run), "yaml"),
+        code_block(recipe_text(run), "yaml"),
         removed_section(takedowns),
         "## Known limits",
         _LIMITS,
@@ -127,7 +127,7 @@ def _front(
         ],
     }
     front["dataset_info"] = [
-        {"config_name": subset, **_content(run, subset, sizes)}
+        {"config_name": subset, **content(run, subset, sizes)}
         | ({"features": list(features[subset])} if subset in features else {})
         for subset in subsets
     ]
@@ -136,7 +136,7 @@ def _front(
     return f"pretty_name: {pretty_name}\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}"
 
 
-def _content(run: Run, subset: str, sizes: Mapping[str, int]) -> dict[str, Any]:
+def content(run: Run, subset: str, sizes: Mapping[str, int]) -> dict[str, Any]:
     """Return what tells the shards of a subset from those of an earlier publication, and from those of another run.
 
     `datasets` caches a local folder by its name and the card's front matter only. A number of rows would make it refuse
@@ -171,15 +171,22 @@ def _opening(subsets: Mapping[str, Sequence[str]], format_: str, declared: bool)
     )
 
 
-def _funnel_table(counted: Funnel) -> str:
+def funnel_table(counted: Funnel) -> str:
+    """Return what each stage saw and kept, and why others left, as a table in Markdown."""
     rows = []
     for s in counted.stages:
         reasons = sorted(s.reasons.items(), key=lambda reason: -reason[1])
         rows.append((s.stage, s.seen, s.kept, "; ".join(f"{n:,} {why}" for why, n in reasons)))
-    return _table(("stage", "seen", "kept", "why the others left"), rows)
+    return table(("stage", "seen", "kept", "why the others left"), rows)
 
 
-def _models(run: Run, models: Mapping[str, Mapping[str, str | None]]) -> list[tuple[str, str, str, str]]:
+def model_rows(run: Run, models: Mapping[str, Mapping[str, str | None]]) -> list[tuple[str, str, str, str]]:
+    """Return stage, model, revision or weights, and licence of each model.
+
+    Args:
+        run: The run.
+        models: The models of each stage, with their licences.
+    """
     lines = []
     for stage, entry in zip(run.stages, run.recipe.get("stages") or [], strict=True):
         version = entry.get("revision") or str(stage.table.provenance().get("weights") or "")[:16] or "not told"
@@ -196,7 +203,7 @@ def _plain(value: Any) -> Any:
     return value.rstrip("/").rpartition("/")[2] if is_path else value
 
 
-def _spreads(run: Run, verdict: Verdict, published: Container[str]) -> list[tuple[_Code, str, str, str, str]]:
+def _spreads(run: Run, verdict: Verdict, published: Container[str]) -> list[tuple[Code, str, str, str, str]]:
     lines = []
     for stage in run.stages:
         for field in stage.table.writes:
@@ -207,7 +214,7 @@ def _spreads(run: Run, verdict: Verdict, published: Container[str]) -> list[tupl
             values = values[np.isfinite(values)]
             if len(values):
                 low, middle, high = (f"{value:.4g}" for value in (values.min(), np.median(values), values.max()))
-                lines.append((_Code(field.name), low, middle, high, bars(values)))
+                lines.append((Code(field.name), low, middle, high, bars(values)))
     return lines
 
 
@@ -218,7 +225,8 @@ def bars(values: Any) -> str:
     return "".join(_BARS[height] for height in heights)
 
 
-def _recipe(run: Run) -> str:
+def recipe_text(run: Run) -> str:
+    """Return the stages of a run's recipe as YAML, without what is private."""
     stages = [
         {key: _plain(value) for key, value in entry.items() if key not in _PRIVATE and value not in (None, {})}
         for entry in run.recipe.get("stages") or []
@@ -226,7 +234,8 @@ def _recipe(run: Run) -> str:
     return yaml.safe_dump({"stages": stages}, sort_keys=False, allow_unicode=True, width=100)
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Return a table in Markdown. Numbers get thousands separators, and a `Code` is formatted as code."""
     lines = [[_cell(value) for value in line] for line in (columns, *rows)]
     lines.insert(1, ["---"] * len(columns))
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
@@ -235,4 +244,4 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 def _cell(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
-    return code_span(value) if isinstance(value, _Code) else markdown(str(value))
+    return code_span(value) if isinstance(value, Code) else markdown(str(value))

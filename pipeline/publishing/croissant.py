@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -16,11 +16,35 @@ from core.arrow_types import is_list
 from manifests.removals import takedowns_in
 from manifests.shards import IMAGE
 from pipeline.publishing.publication import Publication
-from pipeline.publishing.shard_hashes import HashedFile, hash_shards
+from pipeline.publishing.shard_hashes import HashedFile, HashedPublication, hash_shards
 
 CROISSANT = "croissant.json"
 
-_LICENSE = "Images: the licences of their sources, in the column license where the source told one. See README.md."
+
+class Subject(NamedTuple):
+    """What a publication is about, for its description.
+
+    Attributes:
+        rows: What its rows are, in the plural.
+        license: What is to be said of licences.
+        keywords: Words to find it by.
+    """
+
+    rows: str
+    license: str
+    keywords: tuple[str, ...]
+
+
+IMAGES = Subject(
+    "images with synthetic captions",
+    "Images: the licences of their sources, in the column license where the source told one. See README.md.",
+    ("vl3syn", "synthetic captions", "image-text pairs", "VideoLLaMA 3"),
+)
+CLIPS = Subject(
+    "conversations about clips of films",
+    "Films: the licences of their sources, in the column licence where the source told one. See README.md.",
+    ("vl3syn", "synthetic captions", "video question answering", "temporal grounding"),
+)
 _ENCODINGS = {"parquet": "application/x-parquet", "webdataset": "application/x-tar"}
 
 _TERMS = (
@@ -55,29 +79,36 @@ _CONTEXT: Mapping[str, Any] = {
 """The context that the specification gives, which readers compare."""
 
 
-def write_croissant(publication: Publication, name: str, rows: int, schemas: Mapping[str, pa.Schema]) -> None:
+def write_croissant(
+    publication: HashedPublication,
+    name: str,
+    rows: int,
+    schemas: Mapping[str, pa.Schema],
+    subject: Subject = IMAGES,
+) -> None:
     """Write the description of a publication.
 
     Args:
         publication: The publication.
         name: Name of the dataset.
-        rows: Number of images.
+        rows: Number of images, or of records.
         schemas: The columns of each subset.
+        subject: What it is about.
     """
     described = {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.0",
         "name": name,
-        "license": _LICENSE,
-        "keywords": ["vl3syn", "synthetic captions", "image-text pairs", "VideoLLaMA 3"],
+        "license": subject.license,
+        "keywords": list(subject.keywords),
         "recordSet": [
             record_set
             for subset, schema in schemas.items()
             for record_set in _record_sets(subset, schema, publication.format)
         ],
     }
-    _write(publication, described, rows)
+    _write(publication, described, rows, subject)
 
 
 def update_croissant(publication: Publication, rows: int) -> None:
@@ -98,12 +129,12 @@ def update_croissant(publication: Publication, rows: int) -> None:
     _write(publication, described, rows)
 
 
-def _write(publication: Publication, described: Mapping[str, Any], rows: int) -> None:
+def _write(publication: HashedPublication, described: Mapping[str, Any], rows: int, subject: Subject = IMAGES) -> None:
     files = hash_shards(publication)
     takedowns = sum(1 for takedown in takedowns_in(publication.lists) if takedown.images)
     counted = {
         **described,
-        "description": f"{rows:,} images with synthetic captions, made by vl3syn; README.md has the details.",
+        "description": f"{rows:,} {subject.rows}, made by vl3syn; README.md has the details.",
         "version": f"{1 + takedowns}.0.0",
         "distribution": _distribution(publication, files),
     }
@@ -111,7 +142,7 @@ def _write(publication: Publication, described: Mapping[str, Any], rows: int) ->
     publication.out.write(CROISSANT, text.encode())
 
 
-def _distribution(publication: Publication, files: Mapping[str, HashedFile]) -> list[dict[str, Any]]:
+def _distribution(publication: HashedPublication, files: Mapping[str, HashedFile]) -> list[dict[str, Any]]:
     """Return all shards, and for each subset the set of its shards."""
     encoding = _ENCODINGS[publication.format]
     described: list[dict[str, Any]] = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import polars as pl
 import pyarrow as pa
@@ -11,11 +13,14 @@ from manifests.parts import scan_parts, to_bytes
 from manifests.priorities import priority
 from manifests.shards import LISTS
 from manifests.storage import Folder
-from pipeline.recipe_file import Publish
+from pipeline.recipe_file import Publish, PublishClips
 
 LISTED = pa.schema([("id", pa.int64()), ("number", pa.int32())])
 
 ELSEWHERE = "publish elsewhere, with --out"
+KIND, CLIPS = "kind", "clips"
+"""Key of the settings of what is no publication of images, and its value for records of clips."""
+
 REMEDY = f"copy it back, or {ELSEWHERE}"
 
 
@@ -36,7 +41,7 @@ def listed_in(lists: Folder) -> tuple[pl.DataFrame, str]:
     return listed, expected[-1]
 
 
-def add_to_lists(kept: pl.DataFrame, settings: Publish, out: Folder) -> pl.DataFrame:
+def add_to_lists(kept: pl.DataFrame, settings: Publish | PublishClips, out: Folder) -> pl.DataFrame:
     """Add new images to the lists; return all listed images.
 
     Args:
@@ -56,11 +61,22 @@ def add_to_lists(kept: pl.DataFrame, settings: Publish, out: Folder) -> pl.DataF
             return pl.concat([listed, new])
 
 
-def _numbered(new: pl.DataFrame, listed: pl.DataFrame, settings: Publish) -> pl.DataFrame:
+def _numbered(new: pl.DataFrame, listed: pl.DataFrame, settings: Publish | PublishClips) -> pl.DataFrame:
     """Return new images in random order (by the seed), with shard numbers that continue those of `listed`."""
     first = (listed["number"].max() or 0) + 1 if listed.height else 0  # type: ignore[operator]
     number = (pl.int_range(pl.len()) // settings.rows_per_shard + first).cast(pl.Int32).alias("number")
     return new[np.argsort(priority(new["id"].to_numpy(), settings.seed))].with_columns(number)
+
+
+def settings_of_images(settings: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return the stored settings of a publication of images.
+
+    Raises:
+        UserError: They are of a publication of clips.
+    """
+    if settings.get(KIND) == CLIPS:
+        raise UserError(f"{where}: has records of clips, not images: {ELSEWHERE}")
+    return settings
 
 
 def refuse_duplicates(ids: pl.Series, where: str, why: str) -> None:

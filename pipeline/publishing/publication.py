@@ -21,7 +21,7 @@ from manifests.removals import removals_in, takedowns_in, united
 from manifests.shards import FORMATS, LEFT_OUT, LISTS, OCR, SUBSETS, TOGETHER, shard_name
 from manifests.storage import Folder
 from manifests.tar_shards import IMAGE_ENDING
-from pipeline.publishing.lists import ELSEWHERE, REMEDY, listed_in
+from pipeline.publishing.lists import ELSEWHERE, REMEDY, listed_in, settings_of_images
 from pipeline.publishing.ocr_rows import read_ocr_rows
 from pipeline.publishing.shard_checks import Expected, check_shard, expected_by_number
 from pipeline.recipe_file import Publish
@@ -156,7 +156,7 @@ class Publication:
             )
 
     def _compare_settings(self, now: Mapping[str, Any]) -> None:
-        stored = read_json(self.lists, SETTINGS, REMEDY)
+        stored = settings_of_images(read_json(self.lists, SETTINGS, REMEDY), self.out.path)
         if not isinstance(stored.get("tables"), dict) or "subsets" not in stored:
             raise UserError(f"{self.lists.path}/{SETTINGS}: the file is damaged (settings are missing); {REMEDY}")
         # For a setting that an earlier version lacked, the default describes what that version did.
@@ -208,7 +208,7 @@ def stored_publication(out: Folder, where: str) -> Publication:
     lists = out.join(LISTS)
     if not lists.exists(SETTINGS):
         raise UserError(f"{where}: nothing is published there: it has no {LISTS}/{SETTINGS}")
-    settings = read_json(lists, SETTINGS, "copy it back")
+    settings = settings_of_images(read_json(lists, SETTINGS, "copy it back"), where)
     subsets = settings.get("subsets")
     names = subsets if isinstance(subsets, list) else []
     if settings.get("format") not in FORMATS or not names or any(n not in (TOGETHER, *SUBSETS) for n in names):

@@ -4,18 +4,37 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from manifests.storage import Folder
-from pipeline.publishing.publication import Publication
 
 STORED = "sha256.json"
 """The file beside the lists with what is known. It can be deleted: the shards are read again then."""
 
 _READERS = 8
 _PIECE = 4 << 20
+
+
+class HashedPublication(Protocol):
+    """A publication of images or of clips."""
+
+    @property
+    def out(self) -> Folder: ...
+
+    @property
+    def lists(self) -> Folder: ...
+
+    @property
+    def format(self) -> str: ...
+
+    @property
+    def subsets(self) -> Iterable[str]: ...
+
+    def sizes(self) -> Mapping[str, int]:
+        """Return the length in bytes of each shard, by its path in the publication."""
+        ...
 
 
 class HashedFile(NamedTuple):
@@ -25,7 +44,7 @@ class HashedFile(NamedTuple):
     sha256: str
 
 
-def hash_shards(publication: Publication) -> dict[str, HashedFile]:
+def hash_shards(publication: HashedPublication) -> dict[str, HashedFile]:
     """Return length and hash of each shard, by its path in the publication. What is not stored is read, and stored."""
     sizes, stored = publication.sizes(), _stored(publication)
     known = {name: stored[name] for name, size in sizes.items() if name in stored and stored[name].size == size}
@@ -39,14 +58,14 @@ def hash_shards(publication: Publication) -> dict[str, HashedFile]:
     return hashed
 
 
-def forget_hashes(publication: Publication, names: Collection[str]) -> None:
+def forget_hashes(publication: HashedPublication, names: Collection[str]) -> None:
     """Forget the hashes of shards that are going to be written, before they are: a kill leaves no wrong one."""
     stored = _stored(publication)
     if not stored.keys().isdisjoint(names):
         _store(publication, {name: hashed for name, hashed in stored.items() if name not in names})
 
 
-def _stored(publication: Publication) -> dict[str, HashedFile]:
+def _stored(publication: HashedPublication) -> dict[str, HashedFile]:
     if not publication.lists.exists(STORED):
         return {}
     try:
@@ -56,7 +75,7 @@ def _stored(publication: Publication) -> dict[str, HashedFile]:
         return {}
 
 
-def _store(publication: Publication, hashes: dict[str, HashedFile]) -> None:
+def _store(publication: HashedPublication, hashes: dict[str, HashedFile]) -> None:
     publication.lists.write(STORED, json.dumps(hashes, indent=1).encode())
 
 

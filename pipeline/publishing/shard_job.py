@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import polars as pl
 import pyarrow as pa
@@ -13,13 +13,34 @@ import pyarrow as pa
 from core.cluster import is_without_ray
 from core.cpus import count_cpus
 from pipeline.execution.blocks import Blocks
+from pipeline.execution.inputs import Inputs
 from pipeline.execution.job_result import JobStats, LocalResult
 from pipeline.execution.local_workers import ROWS, LocalWorkers, is_importable, ready
 from pipeline.execution.progress import Progress
 from pipeline.execution.ray_job import run_job
-from pipeline.publishing.shard_writer import NUMBER, POSITION, ShardWriter
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
+
+NUMBER, POSITION = "shard:number", "shard:position"
+"""Columns of a block: the shard of a row, and its position there. A stage may have a column `number` of its own."""
 
 _MOST_BLOCKS = 256  # tasks of a publication: 100 million images in shards of 5,000 are 79 shards, 395,000 rows, each
+
+
+class BlockWriter(Protocol):
+    """Writes the shards of a block."""
+
+    @property
+    def inputs(self) -> Inputs: ...
+
+    def write(self, block: pa.Table) -> pa.Table:
+        """Write the missing shards of a block; return a receipt."""
+        ...
+
+    def job(self, dataset: Dataset, alone: bool = False) -> Dataset:
+        """Return the Ray Data job that writes the shards of blocks."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -62,7 +83,7 @@ class ShardBlocks(Blocks):
         return block.to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
-def write_blocks(blocks: Sequence[pa.Table], writer: ShardWriter, rows: int) -> JobStats:
+def write_blocks(blocks: Sequence[pa.Table], writer: BlockWriter, rows: int) -> JobStats:
     """Write the shards of blocks with so many rows together.
 
     A block that ended its local worker is given to Ray: of its shards those are written that are not there.

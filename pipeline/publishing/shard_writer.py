@@ -43,14 +43,12 @@ from pipeline.publishing.image_checks import ReadImage, faults_of, hashed
 from pipeline.publishing.ocr_captions import ocr_captions
 from pipeline.publishing.ocr_rows import store_ocr_rows
 from pipeline.publishing.publication import Publication
+from pipeline.publishing.shard_job import NUMBER, POSITION
 
 if TYPE_CHECKING:
     from ray.data import Dataset
 
 _READERS = 16  # threads that wait for the disk or the network
-
-NUMBER, POSITION = "shard:number", "shard:position"
-"""Columns of a block: the shard of an image, and its position there. A stage may have a column `number` of its own."""
 
 Content = tuple[int, bytes]
 """Length of an image in bytes, and its SHA-256."""
