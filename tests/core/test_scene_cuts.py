@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from scene_films import compare, render
 
+from core import frame_counting
 from core.errors import BadSampleError
 from core.film_pieces import PieceSettings, select_cuts
 from core.films import FilmFile
@@ -40,7 +41,7 @@ def film(
     with av.open(str(path), "w", format=container) as output:
         stream = output.add_stream(codec, rate=FPS, options=options)
         stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
-        stream.codec_context.max_b_frames = 2 if codec == "libx264" else 0
+        stream.codec_context.max_b_frames = int(options.get("bf", 0)) if codec == "libx264" else 0
         for stamp in stamps:
             pixels = np.full((size[1], size[0], 3), LEVELS[min(stamp // SHOT, 2)], np.uint8)
             pixels[:8, : 8 + stamp % 8] = 255
@@ -86,6 +87,15 @@ def test_concatenated_films_are_counted(tmp_path: Path) -> None:
     found = find_cuts(str(tmp_path / "both.ts"))
     assert list(found.cut_times) == pytest.approx([2, 4, 6, 8, 10], abs=0.11)
     assert found.length == pytest.approx(12, abs=0.11)
+
+
+def test_decreasing_times_are_replaced_by_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guesses of FFmpeg for an AVI, taken for times of the file."""
+    path = film(tmp_path / "guessed.avi", bf="3", **{"x264-params": "b-adapt=0:b-pyramid=normal:scenecut=0"})
+    counted = facts(find_cuts(str(path)))
+    assert counted[0] == pytest.approx([2, 4])
+    monkeypatch.setattr(frame_counting, "WITHOUT_TIMES", frozenset())
+    assert facts(find_cuts(str(path))) == counted
 
 
 def test_times_of_a_variable_rate_are_those_of_the_file(tmp_path: Path) -> None:
