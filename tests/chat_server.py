@@ -83,6 +83,7 @@ class ChatServer:
     answered: Counter[tuple[str, str]] = field(default_factory=Counter)
     times: dict[tuple[str, str], list[float]] = field(default_factory=dict)
     images: dict[str, bytes] = field(default_factory=dict)
+    prompts: dict[str, str] = field(default_factory=dict)
     keys: set[str | None] = field(default_factory=set)
     logins: list[str | None] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
@@ -131,10 +132,10 @@ class ChatServer:
     async def _chat(self, body: bytes, writer: asyncio.StreamWriter) -> bool:
         """Answer one request; False ends the connection."""
         request = json.loads(body)
-        image, prompt = (part for part in request["messages"][0]["content"])
-        data = base64.b64decode(image["image_url"]["url"].partition(",")[2])
-        key = (hashlib.sha256(data).hexdigest(), hashlib.sha256(prompt["text"].encode()).hexdigest()[:8])
+        data, prompt = _parts(request["messages"][0]["content"])
+        key = (hashlib.sha256(data).hexdigest(), hashlib.sha256(prompt.encode()).hexdigest()[:8])
         self.images.setdefault(key[0], data)
+        self.prompts.setdefault(key[1], prompt)
         self.bodies.append({**request, "messages": None})
         attempt = self.requests[key]
         self.requests[key] += 1
@@ -225,6 +226,14 @@ class ChatServer:
         if self.log:
             with self.log.open("a") as file:
                 file.write(f"{what} {key[0]} {key[1]}\n")
+
+
+def _parts(content: str | list[dict[str, Any]]) -> tuple[bytes, str]:
+    """The images of a message, one after another, and its prompt: the last text."""
+    if isinstance(content, str):
+        return b"", content
+    urls = [part["image_url"]["url"] for part in content if part["type"] == "image_url"]
+    return b"".join(base64.b64decode(url.partition(",")[2]) for url in urls), content[-1]["text"]
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The interface of caption engines: an image and a prompt in, a text out."""
+"""The interface of caption engines: images and a prompt in, a text out."""
 
 from __future__ import annotations
 
@@ -13,16 +13,30 @@ from core.settings import Settings
 from core.stages import IMAGE
 
 
-class Question(NamedTuple):
-    """One image and the prompt about it.
+class Frame(NamedTuple):
+    """One frame of a clip.
 
     Attributes:
+        time: Seconds from the clip's start.
         image: The decoded image, or its encoded bytes (see `EngineConfig.image_input`).
-        prompt: The text of the prompt.
     """
 
+    time: float
     image: Image | bytes
+
+
+class Question(NamedTuple):
+    """A prompt about one image, about the frames of a clip, or about a text.
+
+    Attributes:
+        image: The decoded image, or its encoded bytes (see `EngineConfig.image_input`); None: no image.
+        prompt: The text of the prompt.
+        frames: The frames in order of time, instead of an image. With neither, the prompt is all.
+    """
+
+    image: Image | bytes | None
     prompt: str
+    frames: tuple[Frame, ...] = ()
 
 
 class Answer(NamedTuple):
@@ -99,6 +113,7 @@ class EngineConfig(Settings):
         kind: The engine's name, or `package.module:Class` for an engine of another package.
         licences: Licences of models, by name; the dataset card states that of the stage's model.
         packages: Packages that the engine imports, each with the extra of vl3syn that installs it, or an empty text.
+        several_images: Whether the engine takes `Question.frames`, and questions without an image.
         loads_model: Whether workers load the model from its files, or start something that does.
         gpus: GPUs per worker.
         actors: Default number of workers; None: as many as fit.
@@ -108,6 +123,7 @@ class EngineConfig(Settings):
 
     licences: ClassVar[Mapping[str, str]] = {}
     packages: ClassVar[Mapping[str, str]] = {}
+    several_images: ClassVar[bool] = False
 
     kind: str
 

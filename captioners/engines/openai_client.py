@@ -11,7 +11,7 @@ import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from http.client import responses
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -68,6 +68,8 @@ class OpenAIClientConfig(EngineConfig):
         key: Name of the environment variable with the API key; if it is empty, no key is sent. A started server
             inherits the environment.
     """
+
+    several_images: ClassVar = True
 
     kind: Literal["server"] = "server"
     url: str | None = None
