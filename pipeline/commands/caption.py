@@ -11,7 +11,7 @@ from core.errors import UserError
 from pipeline.commands.options import JsonOption, RunOption
 from pipeline.commands.stage import apply_stages, stored_entry
 
-caption_app = typer.Typer(no_args_is_help=True, help="Caption the images that a run has kept so far.")
+caption_app = typer.Typer(no_args_is_help=True, help="Caption the images or clips that a run has kept so far.")
 
 ModelOption = Annotated[
     str | None, typer.Option(help="An image chat model: a name on the hub or of the server, or a folder")
@@ -76,7 +76,7 @@ def _to_train_on(use: str) -> Callable[..., None]:
     ) -> None:
         settings: dict[str, Any] = {"model": model, "prompts": prompts, "max_new_tokens": max_new_tokens}
         settings |= {"temperature": temperature, "language": language, "revision": revision}
-        settings |= {"engine": _engine(run_, use, server, start, engine, concurrency, trust_remote_code)}
+        settings |= {"engine": _engine(run_, f"{use}_caption", server, start, engine, concurrency, trust_remote_code)}
         apply_stages(run_, [{"stage": f"{use}_caption", **settings, "keep": _default_rules(run_, use)}], json_)
 
     return command
@@ -97,9 +97,48 @@ def describe(
     apply_stages(run_, [{"stage": "conse"}, {"stage": "describe", "ocr": ocr}], json_)
 
 
+@caption_app.command()
+def questions(
+    run_: RunOption,
+    ask: Annotated[
+        str | None, typer.Option(help="text (default): from the dense caption; frames: from the stored frames")
+    ] = None,
+    aspects: Annotated[
+        str | None,
+        typer.Option(
+            help="videollama3 (default), llava-video, or a file of paragraphs `name: description`; several: a,b"
+        ),
+    ] = None,
+    per_aspect: Annotated[int | None, typer.Option(help="Most questions about one aspect, 1 (default) to 3")] = None,
+    forms: Annotated[str | None, typer.Option(help="open, choice (four options), or both (default)")] = None,
+    blind: Annotated[
+        bool | None, typer.Option("--blind/--no-blind", help="Ask each question again without the clip")
+    ] = None,
+    model: ModelOption = None,
+    server: ServerOption = None,
+    start: StartOption = None,
+    engine: InProcessOption = None,
+    concurrency: ConcurrencyOption = None,
+    revision: RevisionOption = None,
+    max_new_tokens: TokensOption = None,
+    temperature: TemperatureOption = None,
+    language: LanguageOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Write questions and answers about clips, to train on, by aspects. RUN is a run of clips."""
+    from captioners.films.questions import default_rules
+
+    settings: dict[str, Any] = {"ask": ask, "aspects": aspects and aspects.split(","), "per_aspect": per_aspect}
+    settings |= {"forms": forms, "blind": blind, "model": model, "revision": revision, "language": language}
+    settings |= {"max_new_tokens": max_new_tokens, "temperature": temperature}
+    settings |= {"engine": _engine(run_, "questions", server, start, engine, concurrency, None)}
+    keep = {} if stored_entry(run_, "questions") else default_rules()
+    apply_stages(run_, [{"stage": "questions", **settings, "keep": keep}], json_)
+
+
 def _engine(
     url: str,
-    use: str,
+    stage: str,
     server: str | None,
     start: str | None,
     kind: str | None,
@@ -116,7 +155,7 @@ def _engine(
     elif kind:
         raise UserError(f"--engine {kind}: give lmdeploy or transformers; for a server use --server or --start")
     else:
-        chosen = _entry(url, use).get("engine") or {}
+        chosen = stored_entry(url, stage).get("engine") or {}
     if concurrency is not None:
         if chosen.get("kind") != "server":
             raise UserError("--concurrency applies to a server: give --server or --start too")
@@ -132,8 +171,4 @@ def _default_rules(url: str, use: str) -> dict[str, float]:
     """Return the default rules for a new stage; an existing stage keeps its rules."""
     from captioners.recaption import default_rules
 
-    return {} if _entry(url, use) else default_rules(use)
-
-
-def _entry(url: str, use: str) -> dict[str, Any]:
-    return stored_entry(url, f"{use}_caption")
+    return {} if stored_entry(url, f"{use}_caption") else default_rules(use)

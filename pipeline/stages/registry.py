@@ -39,6 +39,7 @@ STAGES = {
     "describe": "captioners.offline.describe:Describe",
     "short_caption": "captioners.recaption:ShortCaption",
     "detailed_caption": "captioners.recaption:DetailedCaption",
+    "questions": "captioners.films.questions:Questions",
 }
 """The stages of this project; a recipe that names one imports it."""
 
