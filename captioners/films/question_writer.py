@@ -15,7 +15,7 @@ from captioners.films.blind_check import blind_question, is_same_answer
 from captioners.films.question_answer import read_questions
 from captioners.films.question_checks import DROPPED, ClipQuestion, sound_questions
 from captioners.films.question_prompts import Asked, Event, about_frames, about_text, again
-from captioners.films.remembered import RowQuestion, ask
+from captioners.films.remembered import RememberingEngine, RowQuestion
 from captioners.markup import is_blank, one_line, strip
 from captioners.prompts import prompt_hash
 from captioners.quality_checks import check_language, refused
@@ -97,6 +97,7 @@ class QuestionWriter(ImageFacts):
             reasoning_tags: Further names of tags around reasoning.
         """
         self._engine, self._asked, self._sees, self._blind = engine, asked, sees, blind
+        self._asking = RememberingEngine(engine)
         self._image_input, self._end_tokens, self._reasoning_tags = image_input, end_tokens, reasoning_tags
         self._row_type = pa.struct([*writes, ERROR, RETRY])
         self._prompt_hash = prompt_hash(about_frames(asked, 0) if sees else about_text(asked, 0, "", ()))
@@ -154,7 +155,7 @@ class QuestionWriter(ImageFacts):
 
     def _write(self, drafts: Sequence[Draft], questions: Sequence[RowQuestion]) -> None:
         """Ask for the questions of each clip. An answer that cannot be used becomes the draft's fault."""
-        for draft, answer in zip(drafts, ask(self._engine, self.memory, questions), strict=True):
+        for draft, answer in zip(drafts, self._asking.ask(self.memory, questions), strict=True):
             draft.answers.append(answer)
             if answer.error:
                 draft.fail(answer)
@@ -175,7 +176,7 @@ class QuestionWriter(ImageFacts):
             for draft in drafts
             for question in draft.questions
         ]
-        answers = iter(ask(self._engine, self.memory, asked))
+        answers = iter(self._asking.ask(self.memory, asked))
         for draft in drafts:
             checked = []
             for question in draft.questions:

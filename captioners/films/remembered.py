@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import BoundedSemaphore
 from typing import Any, NamedTuple
 
 from captioners.engines.base import Answer, Engine, Question
@@ -33,35 +34,44 @@ class RowQuestion(NamedTuple):
         return hashlib.blake2b(self.question.prompt.encode(), digest_size=16).hexdigest()
 
 
-def ask(engine: Engine, memory: Memory | None, questions: Sequence[RowQuestion]) -> list[Answer]:
-    """Return the answers to questions, in order. Each new one without an error is put into the memory at once.
+class RememberingEngine:
+    """An engine that is asked several questions per row, from several threads."""
 
-    An engine that makes batches itself gets each question in a call of its own: else all would wait for the last answer
-    before the first is saved.
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._slots = BoundedSemaphore(engine.calls)  # of an answer, until it is saved: a kill loses no more than these
 
-    Raises:
-        OSError: The engine cannot continue.
-    """
-    answers = [_recall(memory, question) for question in questions]
-    missing = [number for number, answer in enumerate(answers) if answer is None]
-    asked = [questions[number] for number in missing]
-    if engine.calls > 1 and len(asked) > 1:
-        with ThreadPoolExecutor(min(len(asked), _MOST_THREADS), "ask") as threads:
-            new = [answer for (answer,) in threads.map(lambda question: _ask(engine, memory, [question]), asked)]
-    else:
-        new = _ask(engine, memory, asked)
-    for number, answer in zip(missing, new, strict=True):
-        answers[number] = answer
-    return [answer for answer in answers if answer is not None]
+    def ask(self, memory: Memory | None, questions: Sequence[RowQuestion]) -> list[Answer]:
+        """Return the answers to questions, in order. Each new one without an error is put into the memory at once.
 
+        An engine that makes batches itself gets each question in a call of its own: else all would wait for the last
+        answer before the first is saved.
 
-def _ask(engine: Engine, memory: Memory | None, questions: Sequence[RowQuestion]) -> list[Answer]:
-    prepared = [engine.prepare(q.question) if q.prepared is None else q.prepared for q in questions]
-    answers = engine(prepared) if prepared else []
-    for question, answer in zip(questions, answers, strict=True):
-        if memory is not None and not answer.error:
-            memory.put(question.id, question.key, json.dumps(answer._asdict()))
-    return answers
+        Raises:
+            OSError: The engine cannot continue.
+        """
+        answers = [_recall(memory, question) for question in questions]
+        missing = [number for number, answer in enumerate(answers) if answer is None]
+        asked = [questions[number] for number in missing]
+        if self._engine.calls > 1 and len(asked) > 1:
+            with ThreadPoolExecutor(min(len(asked), _MOST_THREADS), "ask") as threads:
+                new = [answer for (answer,) in threads.map(lambda question: self._ask(memory, [question]), asked)]
+        else:
+            new = self._ask(memory, asked)
+        for number, answer in zip(missing, new, strict=True):
+            answers[number] = answer
+        return [answer for answer in answers if answer is not None]
+
+    def _ask(self, memory: Memory | None, questions: Sequence[RowQuestion]) -> list[Answer]:
+        prepared = [self._engine.prepare(q.question) if q.prepared is None else q.prepared for q in questions]
+        if not prepared:
+            return []
+        with self._slots:
+            answers = self._engine(prepared)
+            for question, answer in zip(questions, answers, strict=True):
+                if memory is not None and not answer.error:
+                    memory.put(question.id, question.key, json.dumps(answer._asdict()))
+        return answers
 
 
 def _recall(memory: Memory | None, question: RowQuestion) -> Answer | None:

@@ -183,7 +183,7 @@ def paid(tmp_path: Path) -> Iterator[tuple[str, Path]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("victims", [["driver"], ["driver", "worker", "driver"]], ids=["once", "thrice"])
+@pytest.mark.parametrize("victims", [["driver"], ["driver", "driver", "worker"]], ids=["once", "thrice"])
 def test_run_killed_while_asking_pays_no_answer_twice(
     tmp_path: Path, make_images: MakeImages, paid: tuple[str, Path], victims: list[str]
 ) -> None:
