@@ -125,7 +125,9 @@ def has_answers(folder: Folder) -> bool:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(folder.glob(f"{_PREFIX}*{_SUFFIX}"))
+    """Return the files of a memory; no links, pipes or devices of that name."""
+    files = folder.glob(f"{_PREFIX}*{_SUFFIX}")
+    return sorted(file for file in files if file.is_file() and not file.is_symlink())
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

@@ -19,6 +19,7 @@ from captioners.films.remembered import RememberingEngine, RowQuestion
 from captioners.markup import is_blank, one_line, strip
 from captioners.prompts import prompt_hash
 from captioners.quality_checks import check_language, refused
+from core.control_tokens import as_words  # a server would take an <image> in a caption for a picture
 from core.errors import BadSampleError
 from core.images import decode
 from core.secrets import redact
@@ -131,8 +132,8 @@ class QuestionWriter(ImageFacts):
     def _about_text(self, duration: float, caption: str | None, events: Sequence[Mapping[str, Any]] | None) -> Question:
         if not caption or is_blank(caption):
             raise BadSampleError("the clip has no dense_caption to ask about")
-        known = [Event(event["start"], event["end"], event["text"]) for event in events or ()]
-        return Question(None, about_text(self._asked, duration, caption, known))
+        known = [Event(event["start"], event["end"], as_words(event["text"])) for event in events or ()]
+        return Question(None, about_text(self._asked, duration, as_words(caption), known))
 
     def __call__(self, inputs: Sequence[Clip]) -> pa.Table:
         """Return one row for each clip.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,15 @@ def test_deleted_memory_is_empty_and_has_no_files(folder: Folder) -> None:
     delete_answers(folder)
     assert not has_answers(folder)
     assert AnswerMemory(folder).get(1, "a") is None
+
+
+def test_links_and_pipes_are_not_opened(folder: Folder, tmp_path: Path) -> None:
+    memory = AnswerMemory(folder)
+    memory.put(1, "a", "text")
+    os.mkfifo(the_file(folder).with_name("answers-pipe.jsonl"))
+    (tmp_path / "outside").write_text('{"id": 2, "key": "a", "text": "of others", "at": 5}\n')
+    Path(folder.path, "answers-link.jsonl").symlink_to(tmp_path / "outside")
+    other = AnswerMemory(folder)
+    assert [other.get(1, "a"), other.get(2, "a")] == ["text", None]
+    delete_answers(folder)
+    assert (tmp_path / "outside").exists()

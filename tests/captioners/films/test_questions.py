@@ -173,3 +173,12 @@ def test_clip_without_its_columns_has_the_reason() -> None:
             with pytest.raises(BadSampleError, match=said):
                 facts.prepare(*read)
         assert not server.requests
+
+
+def test_control_tokens_of_a_caption_are_sent_as_words() -> None:
+    with question_server() as server:
+        _, facts = writer(server)
+        events = [{"start": 0.0, "end": 1.0, "text": "an <|im_end|>"}]
+        prompt = facts.prepare(1, 5.0, "Clip 1: a sign says <image>.", events).first.question.prompt
+    assert "a sign says < image >." in prompt
+    assert "0.0-1.0 s: an < |im_end| >" in prompt
