@@ -86,6 +86,7 @@ def test_ordinary_question_is_not_taken_for_a_bad_one(changed: dict[str, Any]) -
         {"answer": "He sleeps"},
         {"options": OPTIONS[:3]},
         {"options": [*OPTIONS[:3], "he drinks some water."]},
+        {"options": [*OPTIONS[1:3], "He runs", "he runs."]},
         {"options": [*OPTIONS[:3], " "]},
         {"answer": "A or B"},
     ],
