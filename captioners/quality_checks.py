@@ -26,6 +26,11 @@ def words(text: str) -> int:
     return len(text.split())
 
 
+def word_list(text: str) -> list[str]:
+    """Return the words of a text without case and punctuation; a character of a script without spaces is a word."""
+    return _WORD.findall(text.casefold())
+
+
 def repetition(text: str) -> float:
     """Return the share of words in a run of 4 words that occurred before, 0 to 1.
 

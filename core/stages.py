@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import pyarrow as pa
 
@@ -191,6 +191,20 @@ class LoadedStage(Stage):
         raise NotImplementedError
 
 
+class Memory(Protocol):
+    """A model's answers about rows that are not finished. They outlive a kill, and a fault of the server.
+
+    A row that takes several questions puts each answer there, and asks no question whose answer is there. When the row
+    is saved, its answers are forgotten; those of a row that is to be retried stay.
+    """
+
+    def get(self, id_: int, key: str) -> str | None:
+        """Return the answer about a row, by what was asked; None if there is none."""
+
+    def put(self, id_: int, key: str, text: str) -> None:
+        """Save an answer about a row."""
+
+
 class ImageFacts:
     """A loaded `ImageStage`: `prepare` runs for each image in threads, `__call__` for each batch.
 
@@ -201,6 +215,7 @@ class ImageFacts:
         calls: Number of batches that may be processed at the same time, in threads.
         has_model: Whether `__call__` runs a model: the share of time in which it waits for images is reported.
         provenance: Stored with the rows, such as the hash of the weights.
+        memory: The worker of a journaled stage sets it before the first row; None: nothing is remembered.
     """
 
     side: int | None = None
@@ -208,6 +223,7 @@ class ImageFacts:
     calls: int = 1
     has_model: bool = True
     provenance: Mapping[str, object] = {}
+    memory: Memory | None = None
 
     def prepare(self, *read: Any) -> Any:
         """Convert the values of `reads` for one image, in that order, to the model's input. Pictures are upright RGB.

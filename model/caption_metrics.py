@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from core.chrf import corpus_chrf
+
 CLIP_WEIGHT, CLIP_PREFIX = 2.5, "A photo depicts "
 """Weight and prompt of CLIPScore: Hessel et al. 2021, arXiv 2104.08718, section 3."""
 
@@ -57,21 +59,18 @@ def caption_metrics(texts: Sequence[str], references: Sequence[str]) -> CaptionM
     """
     from rouge_score.rouge_scorer import RougeScorer
     from rouge_score.tokenizers import DefaultTokenizer
-    from sacrebleu.metrics.chrf import CHRF
 
     if not texts or len(texts) != len(references):
         raise ValueError(f"{len(texts)} texts for {len(references)} references: give one reference for each")
-    chrf = CHRF()
-    corpus = chrf.corpus_score(texts, [references]).score
+    chrf, signature = corpus_chrf(texts, references)
     words = DefaultTokenizer(use_stemmer=False)
     scorer = RougeScorer(["rougeL"], tokenizer=words)
     pairs = list(zip(texts, references, strict=True))
     rouge = [scorer.score(reference, text)["rougeL"].fmeasure for text, reference in pairs if words.tokenize(reference)]
     exact = [_folded(text) == _folded(reference) for text, reference in pairs]
-    signature = str(chrf.get_signature())
     return CaptionMetrics(
         count=len(texts),
-        chrf=corpus,
+        chrf=chrf,
         chrf_signature=signature,
         rouge_l=mean(rouge),
         rouge_l_count=len(rouge),

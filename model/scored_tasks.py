@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from core.choices import choice_of, options_of
 from core.errors import UserError
 from core.text import not_unicode
 from model.caption_metrics import mean
-from model.choice_scores import choice_of, options_of
 from model.grounding_scores import (
     EVENT_THRESHOLDS,
     THRESHOLDS,

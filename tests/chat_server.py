@@ -86,6 +86,7 @@ class ChatServer:
     answered: Counter[tuple[str, str]] = field(default_factory=Counter)
     times: dict[tuple[str, str], list[float]] = field(default_factory=dict)
     images: dict[str, bytes] = field(default_factory=dict)
+    prompts: dict[str, str] = field(default_factory=dict)
     keys: set[str | None] = field(default_factory=set)
     logins: list[str | None] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
@@ -135,11 +136,13 @@ class ChatServer:
     async def _chat(self, body: bytes, writer: asyncio.StreamWriter) -> bool:
         """Answer one request; False ends the connection."""
         request = json.loads(body)
-        *media, last = request["messages"][0]["content"]
+        content = request["messages"][0]["content"]
+        *media, last = [{"type": "text", "text": content}] if isinstance(content, str) else content
         prompt, urls = last["text"], [part[part["type"]]["url"] for part in media if part["type"] != "text"]
         data = b"".join(base64.b64decode(image) for url in urls for image in url.split(",")[1:])
         key = (hashlib.sha256(data).hexdigest(), hashlib.sha256(prompt.encode()).hexdigest()[:8])
         self.images.setdefault(key[0], data)
+        self.prompts.setdefault(key[1], prompt)
         self.bodies.append({**request, "messages": None})
         self.contents.append([*media, last])
         attempt = self.requests[key]

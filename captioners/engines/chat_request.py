@@ -41,7 +41,7 @@ def encode_request(body: Mapping[str, Any], question: Question, video: VideoForm
         video: The form of its frames.
     """
     parts, urls, more = _media(question, video)
-    content = [*parts, {"type": "text", "text": question.prompt}]
+    content = [*parts, _text(question.prompt)] if parts else question.prompt  # models of text often take nothing else
     request = {**body, **more, "messages": [{"role": "user", "content": content}]}
     pieces = json.dumps(request).split(_EMPTY_URL)  # quotes inside of texts are escaped
     filled = ((piece.encode(), b'"url": "%b"' % url if url else b"") for piece, url in zip_longest(pieces, urls))

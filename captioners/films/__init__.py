@@ -1,1 +1,1 @@
-"""Texts about clips of films, by a chat model that sees the clip's stored frames: dense captions and summaries."""
+"""Texts about clips of films, by a chat model: dense captions, summaries and questions."""

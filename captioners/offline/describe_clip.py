@@ -14,28 +14,14 @@ import numpy as np
 import PIL
 import pyarrow as pa
 
+from captioners.films.dense import EVENTS
+from captioners.films.questions import QUESTION
 from captioners.offline.measurements import MEASURED_ON, Measured, measure
 from captioners.offline.templates import BRIGHT, DARK, SHAPES, shades, shape
 from core.errors import BadSampleError
 from core.images import decode
 from core.stages import ImageFacts, ImageStage
 from manifests.schemas import column
-
-EVENT = pa.struct({"start": pa.float32(), "end": pa.float32(), "text": pa.string()})
-"""An event of a clip; times in seconds from its start."""
-
-QUESTION = pa.struct(
-    {
-        "aspect": pa.string(),
-        "form": pa.string(),
-        "question": pa.string(),
-        "answer": pa.string(),
-        "options": pa.list_(pa.string()),
-        "answer_index": pa.int32(),
-        "blind": pa.bool_(),
-    }
-)
-"""A question about a clip, with its answer."""
 
 _MOTION = ((12.0, "much motion"), (4.0, "some motion"), (1.0, "little motion"), (0.0, "hardly any motion"))
 """Least mean change between sampled frames, in grey levels, for each phrase. Ours."""
@@ -62,7 +48,7 @@ class DescribeClip(ImageStage):
     writes: ClassVar = pa.schema(
         [
             column("dense_caption", pa.string(), "What is seen when, in sentences with times"),
-            column("events", pa.list_(EVENT), "Events with their times, in seconds from the clip's start"),
+            column("events", EVENTS, "Events with their times, in seconds from the clip's start"),
             column("event_count", pa.int32(), "Number of events", 0),
             column("summary", pa.string(), "One sentence on the clip"),
             column("questions", pa.list_(QUESTION), "Questions about the clip, with answers"),

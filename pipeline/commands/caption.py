@@ -108,6 +108,45 @@ def describe(
     apply_stages(run_, [{"stage": "conse"}, {"stage": "describe", "ocr": ocr}], json_)
 
 
+@caption_app.command()
+def questions(
+    run_: RunOption,
+    ask: Annotated[
+        str | None, typer.Option(help="text (default): from the dense caption; frames: from the stored frames")
+    ] = None,
+    aspects: Annotated[
+        str | None,
+        typer.Option(
+            help="videollama3 (default), llava-video, or a file of paragraphs `name: description`; several: a,b"
+        ),
+    ] = None,
+    per_aspect: Annotated[int | None, typer.Option(help="Most questions about one aspect, 1 (default) to 3")] = None,
+    forms: Annotated[str | None, typer.Option(help="open, choice (four options), or both (default)")] = None,
+    blind: Annotated[
+        bool | None, typer.Option("--blind/--no-blind", help="Ask each question again without the clip")
+    ] = None,
+    model: ModelOption = None,
+    server: ServerOption = None,
+    start: StartOption = None,
+    engine: InProcessOption = None,
+    concurrency: ConcurrencyOption = None,
+    revision: RevisionOption = None,
+    max_new_tokens: TokensOption = None,
+    temperature: TemperatureOption = None,
+    language: LanguageOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Write questions and answers about clips, to train on, by aspects. RUN is a run of clips."""
+    from captioners.films.questions import default_rules
+
+    settings: dict[str, Any] = {"ask": ask, "aspects": aspects and aspects.split(","), "per_aspect": per_aspect}
+    settings |= {"forms": forms, "blind": blind, "model": model, "revision": revision, "language": language}
+    settings |= {"max_new_tokens": max_new_tokens, "temperature": temperature}
+    settings |= {"engine": _engine(run_, "questions", server, start, engine, concurrency, None)}
+    keep = {} if stored_entry(run_, "questions") else default_rules()
+    apply_stages(run_, [{"stage": "questions", **settings, "keep": keep}], json_)
+
+
 def _engine(
     url: str,
     stage: str,

@@ -11,11 +11,13 @@ from threading import BoundedSemaphore
 from typing import Any, TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from core.errors import BadSampleError, UserError
 from core.films import FilmFile, FilmLostError
 from core.images import decode, portable
 from core.stages import ENCODED, FILM, IMAGE, MEDIA_INPUTS, PORTABLE, ImageFacts
+from manifests.answer_memory import AnswerMemory
 from manifests.journal import Journal
 from pipeline.execution.content_check import ContentCheck
 from pipeline.execution.decoders import Decoders
@@ -65,7 +67,15 @@ class ImagePipeline:
     blocks go through it at once. They share the threads; the other limits apply to each block.
     """
 
-    def __init__(self, task: StageTask, facts: ImageFacts, threads: int, seconds: float, first_errors: int) -> None:
+    def __init__(
+        self,
+        task: StageTask,
+        facts: ImageFacts,
+        threads: int,
+        seconds: float,
+        first_errors: int,
+        memory: AnswerMemory | None = None,
+    ) -> None:
         """Start the threads.
 
         Args:
@@ -74,8 +84,9 @@ class ImagePipeline:
             threads: Number of threads that decode.
             seconds: Time limit for decoding one image.
             first_errors: The job of a journaled stage ends if so many first images fail with the same error; 0: never.
+            memory: The stage's memory of answers about rows that are not finished; None: it has none.
         """
-        self._task, self._facts = task, facts
+        self._task, self._facts, self._memory = task, facts, memory
         self._readers = ThreadPoolExecutor(_READERS, "read")
         self._decoders = Decoders(threads, seconds)
         self._model = ThreadPoolExecutor(facts.calls, "model")
@@ -163,6 +174,8 @@ class ImagePipeline:
         answers = with_ids(call.ids, computed)
         if call.journal is not None:
             self._first_answers.save(call.first_number, answers, call.journal)
+        if self._memory is not None:
+            self._memory.finish(answers.filter(pc.invert(answers["retry"]))["id"].to_pylist())
         return answers, time.perf_counter() - begin
 
 

@@ -15,7 +15,6 @@ import pyarrow as pa
 from core.stages import FILM, IMAGE, IMAGE_INPUTS, PORTABLE, FittedStage, ImageStage, LoadedStage, Stage
 from manifests.compaction import sweep
 from manifests.contents import contents_table
-from manifests.journal import recover
 from manifests.run import Run, stage_folder
 from manifests.schemas import table_schema
 from manifests.tables import Table
@@ -38,6 +37,7 @@ from pipeline.execution.receipts import Observe, reported
 from pipeline.execution.rescue import RowRescue
 from pipeline.execution.selection import Selection
 from pipeline.execution.stage_task import StageTask
+from pipeline.execution.unfinished_rows import forget_answers, recover_journals
 from pipeline.execution.workers import Call, ImageStageWorker, StageActor, StageWorker
 from pipeline.recipe import Recipe, Step
 from pipeline.stages.download.stage import Download
@@ -76,7 +76,7 @@ def run_stage(
         UserError: A model is not available, or `run_job` raised it.
     """
     begin = time.perf_counter()
-    _recover_journals(run, step, stored.table)
+    recover_journals(run, step, stored.table)
     _add_columns(stored.table)
     # If no row is alive, the table of an earlier stage may be empty and have no columns to read.
     groups = read_groups(run, step, alive) if alive.height and group_column(step) else None
@@ -84,6 +84,7 @@ def run_stage(
     rows = chosen.height
     up_to_date = alive.height - rows
     if not rows:
+        forget_answers(step, stored.table, alive)
         return JobResult.nothing_computed(step.name, up_to_date, time.perf_counter() - begin)
     step.stage.check_available()
     check_pool_columns(step, recipe.pool, run.index)
@@ -111,6 +112,7 @@ def run_stage(
     del planned, chosen, groups  # some bytes per row, for as long as the job takes
     with sweeping(images, stored.table) if images else nullcontext(), Progress(step.name, rows) as progress:
         stats = _run_task(step, task, blocks, rows, of_ids, local, progress)
+    forget_answers(step, stored.table, alive)
     notes = summary(stored.table, task.store.writer, stats.working) if images else ()
     return JobResult.of(step.name, stats, stored=up_to_date, notes=notes)
 
@@ -174,13 +176,6 @@ def stage_provenance(step: Step) -> dict[str, object]:
         DECODED: not {IMAGE, PORTABLE}.isdisjoint(step.stage.reads),
         "vl3syn": __version__,
     }
-
-
-def _recover_journals(run: Run, step: Step, table: Table) -> None:
-    if step.stage.journaled:
-        recover(table)
-        if isinstance(step.stage, ImageStage):
-            recover(contents_table(run.folder))
 
 
 def _add_columns(table: Table) -> None:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from core.stages import Facts, ImageFacts
+from manifests.answer_memory import AnswerMemory
 from manifests.journal import Journal
 from pipeline.execution.content_check import ContentCheck
 from pipeline.execution.image_pipeline import ImagePipeline
@@ -40,13 +41,16 @@ class ImageStageWorker(StageWorker):
     """A worker of an `ImageStage`, with an `ImagePipeline`.
 
     It may be called for two parts at once: the images of the next part are decoded while the last batch of this part is
-    in the model. A journaled stage writes its rows to a journal until their part is complete.
+    in the model. A journaled stage writes its rows to a journal until their part is complete, and the answers about a
+    row to a memory until the row is.
     """
 
     def __init__(self, task: StageTask, threads: int, seconds: float, first_errors: int) -> None:
         super().__init__(task)
         facts = cast(ImageFacts, self._facts)
-        self._pipeline = ImagePipeline(self._task, facts, threads, seconds, first_errors)
+        memory = AnswerMemory(task.store.table.folder) if task.stage.journaled else None
+        facts.memory = memory
+        self._pipeline = ImagePipeline(self._task, facts, threads, seconds, first_errors, memory)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         begin, task = time.time(), self._task

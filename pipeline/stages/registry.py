@@ -45,6 +45,7 @@ STAGES = {
     "detailed_caption": "captioners.recaption:DetailedCaption",
     "dense_caption": "captioners.films.dense:DenseCaption",
     "summary": "captioners.films.summary:Summary",
+    "questions": "captioners.films.questions:Questions",
 }
 """The stages of this project; a recipe that names one imports it."""
 

@@ -51,7 +51,7 @@ def test_one_image_is_sent_before_its_prompt(start: bytes, kind: str) -> None:
 
 
 def test_text_alone_is_sent_without_an_image() -> None:
-    assert request(Question(None, TRICKY)) == {**FIELDS, "messages": user(text(TRICKY))}
+    assert request(Question(None, TRICKY)) == {**FIELDS, "messages": [{"role": "user", "content": TRICKY}]}
 
 
 def test_frames_are_images_that_follow_their_times() -> None:

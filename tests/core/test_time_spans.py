@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.training.data.grounding import events_of, span_text, spans_of
+from core.time_spans import events_of, span_text, spans_of
 
 Span = tuple[float, float]
 

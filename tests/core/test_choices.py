@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from model.choice_scores import choice_of, options_of
+from core.choices import choice_of, options_of
 
 MVBENCH = "Question: Who sits?\nOptions:\n(A) a man\n(B) a boy\n(C) Iron Man\nAnswer with the option's letter."
 VIDEO_MME = "Who sits?\nA. a man.\nB. a boy.\nC. Iron Man.\nD. vitamin C.\nThe best answer is:"
