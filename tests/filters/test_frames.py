@@ -18,6 +18,7 @@ from core.errors import BadSampleError
 from core.films import FilmFile
 from core.stages import FILM
 from filters.frames import Frames
+from manifests.rules import parse_rules
 from manifests.schemas import CLIP_INDEX, bounds, is_bulky
 from model import Processor
 from model.images import patchify, with_channels_last
@@ -250,9 +251,11 @@ def test_table_has_the_declared_columns_and_ranges(tmp_path: Path) -> None:
     assert table["motion"].to_pylist() == [None, 255]
 
 
-def test_columns_are_free_in_a_run_of_clips() -> None:
+def test_columns_and_rules_fit_a_run_of_clips() -> None:
     assert set(Frames.writes.names) & set(CLIP_INDEX.names) == set()
     assert set(Frames().reads) - {FILM} <= set(CLIP_INDEX.names)
+    keep = {"min": 2, "max_still_share": 0.5, "max_black_share": 0.1, "max_border_share": 0.3, "min_kept_share": 0.1}
+    assert parse_rules(keep, Frames().writes, "keep", {})[0].name == "min_motion"
 
 
 def test_film_inside_of_a_file_gives_the_same_facts(tmp_path: Path) -> None:
