@@ -198,8 +198,7 @@ def test_frames_of_a_variable_rate_are_those_on_display(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", ["avi", "ts"])
 def test_frames_of_counted_and_other_films_are_right(tmp_path: Path, ending: str) -> None:
-    path = render(tmp_path / f"a.{ending}", [blank(40 + 3 * n) for n in range(60)])
-    facts = facts_of(path, 2, 5)
+    facts = facts_of(render(tmp_path / f"a.{ending}", [blank(40 + 3 * n) for n in range(60)]), 2, 5)
     assert shades_in(facts) == pytest.approx([100 + 15 * n for n in range(6)], abs=2)
 
 
