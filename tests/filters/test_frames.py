@@ -18,6 +18,7 @@ from core.errors import BadSampleError
 from core.films import FilmFile
 from core.stages import FILM
 from filters.frames import Frames
+from manifests.rules import parse_rules
 from manifests.schemas import CLIP_INDEX, bounds, is_bulky
 from model import Processor
 from model.images import patchify, with_channels_last
@@ -197,8 +198,7 @@ def test_frames_of_a_variable_rate_are_those_on_display(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", ["avi", "ts"])
 def test_frames_of_counted_and_other_films_are_right(tmp_path: Path, ending: str) -> None:
-    path = render(tmp_path / f"a.{ending}", [blank(40 + 3 * n) for n in range(60)])
-    facts = facts_of(path, 2, 5)
+    facts = facts_of(render(tmp_path / f"a.{ending}", [blank(40 + 3 * n) for n in range(60)]), 2, 5)
     assert shades_in(facts) == pytest.approx([100 + 15 * n for n in range(6)], abs=2)
 
 
@@ -250,9 +250,11 @@ def test_table_has_the_declared_columns_and_ranges(tmp_path: Path) -> None:
     assert table["motion"].to_pylist() == [None, 255]
 
 
-def test_columns_are_free_in_a_run_of_clips() -> None:
+def test_columns_and_rules_fit_a_run_of_clips() -> None:
     assert set(Frames.writes.names) & set(CLIP_INDEX.names) == set()
     assert set(Frames().reads) - {FILM} <= set(CLIP_INDEX.names)
+    keep = {"min": 2, "max_still_share": 0.5, "max_black_share": 0.1, "max_border_share": 0.3, "min_kept_share": 0.1}
+    assert parse_rules(keep, Frames().writes, "keep", {})[0].name == "min_motion"
 
 
 def test_film_inside_of_a_file_gives_the_same_facts(tmp_path: Path) -> None:
