@@ -207,15 +207,18 @@ def test_column_of_films_is_found_or_asked_for(
         index(tmp_path, **settings)
 
 
-@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+@pytest.mark.parametrize("share", [0.2, 0.4, 0.6])
 def test_shard_that_is_cut_off_keeps_its_films(tmp_path: Path, films: Mapping[str, bytes], share: float) -> None:
     names = [f"{k}.mp4" for k in range(8)]
     whole = write_tar(tmp_path / "0.tar", dict.fromkeys(names, films["0.mp4"])).read_bytes()
-    (tmp_path / "0.tar").write_bytes(whole[: int(len(whole) * share)])
+    with tarfile.open(fileobj=io.BytesIO(whole)) as archive:
+        ends = [member.offset_data + member.size for member in archive]
+    cut = int(ends[-1] * share)
+    (tmp_path / "0.tar").write_bytes(whole[:cut])
     rows = index(tmp_path)
     assert rows[-1]["error"].startswith("broken tar: ")
     assert [row["key"] for row in rows[:-1]] == names[: len(rows) - 1]
-    assert sum(row["error"] is None for row in rows) == pytest.approx(8 * share, abs=2)
+    assert sum(row["error"] is None for row in rows) == sum(end <= cut for end in ends) > 0
 
 
 def test_damaged_table_is_one_row(tmp_path: Path) -> None:
