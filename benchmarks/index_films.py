@@ -1,6 +1,7 @@
 """The index of a pool of films against a bare PyAV loop that reads the same values of their headers.
 
-Measured, one after the other in each repetition (A B A B …), with the films in the page cache, in one process, in CPU seconds, which other programs on the machine hardly change:
+Measured, one after the other in each repetition (A B A B …), with the films in the page cache, in one process, in CPU
+seconds, which other programs on the machine hardly change:
 
 * bare loop: opens each film with `av.open`, decodes its first frame for the rotation, and takes size, length, rate,
   number of frames, codec and whether there is sound;
