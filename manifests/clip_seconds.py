@@ -13,7 +13,7 @@ KEPT, TRIMMED = "kept", "trimmed"
 """Fates beside those of dropped clips, which are called like the stage that dropped them: seconds in kept clips, and
 seconds that were taken off the ends of clips."""
 
-_COLUMNS = ("film", "start", "end", "scene_start", "scene_end", "status", "drop_stage")
+_COLUMNS = ("film_id", "start", "end", "scene_start", "scene_end", "status", "drop_stage")
 
 
 def clip_seconds(run: Run, by_film: bool = False) -> pl.DataFrame:
@@ -24,18 +24,18 @@ def clip_seconds(run: Run, by_film: bool = False) -> pl.DataFrame:
         by_film: Whether there is a row for each film and fate.
 
     Returns:
-        Columns `film` (with `by_film`), `fate`, `clips` (number of clips; 0 for `trimmed`) and `seconds`. Fates are
+        Columns `film_id` (with `by_film`), `fate`, `clips` (number of clips; 0 for `trimmed`) and `seconds`. Fates are
         `kept`, `trimmed`, `pending`, and the stage at which clips were dropped or failed.
     """
-    rows = run.manifest(list(_COLUMNS)).filter(pl.col("film").is_not_null())
+    rows = run.manifest(list(_COLUMNS)).filter(pl.col("film_id").is_not_null())
     waiting = pl.when(pl.col("status") == "pending").then(pl.lit("pending")).otherwise(pl.col("drop_stage"))
     fate = pl.when(pl.col("status") == KEPT).then(pl.lit(KEPT)).otherwise(waiting)
     used = pl.col("end") - pl.col("start")
     whole = pl.col("scene_end") - pl.col("scene_start")
-    clips = rows.select("film", fate=fate, clips=pl.lit(1, pl.Int64), seconds=used)
-    trimmed = rows.select("film", fate=pl.lit(TRIMMED), clips=pl.lit(0, pl.Int64), seconds=whole - used)
-    keys = ["film", "fate"] if by_film else ["fate"]
+    clips = rows.select("film_id", fate=fate, clips=pl.lit(1, pl.Int64), seconds=used)
+    trimmed = rows.select("film_id", fate=pl.lit(TRIMMED), clips=pl.lit(0, pl.Int64), seconds=whole - used)
+    keys = ["film_id", "fate"] if by_film else ["fate"]
     summed = pl.concat([clips, trimmed]).group_by(keys).agg(pl.col("clips", "seconds").sum())
-    order = ["film", "seconds"] if by_film else ["seconds"]
+    order = ["film_id", "seconds"] if by_film else ["seconds"]
     found = summed.filter((pl.col("clips") > 0) | (pl.col("seconds") > 1e-6))
     return found.sort(*order, descending=[False, True] if by_film else [True]).collect(engine="streaming")

@@ -140,7 +140,7 @@ FILM_INDEX = pa.schema(
 CLIP_INDEX = pa.schema(
     [
         *FILM_INDEX,
-        column("film", pa.int64(), "Id of the film in the run of films", nominal=True),
+        column("film_id", pa.int64(), "Id of the film in the run of films", nominal=True),
         column("start", pa.float64(), "Start of the clip on the film's clock, in seconds", 0),
         column("end", pa.float64(), "End of the clip on the film's clock, in seconds", 0),
         column("scene_start", pa.float64(), "Start of the piece of film that the clip is cut from, in seconds", 0),

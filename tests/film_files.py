@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import struct
+import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 FORMATS = {
     "mp4": ("mp4", "libx264"),
@@ -116,3 +121,25 @@ def external(film: bytes, path: bytes) -> bytes:
         size = struct.unpack_from(">I", changed, start)[0]
         struct.pack_into(">I", changed, start, size + len(new) - 12)
     return bytes(changed)
+
+
+def write_tar(path: Path, members: Mapping[str, bytes]) -> Path:
+    with tarfile.open(path, "w") as archive:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return path
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> Path:
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def write_table(path: Path, films: Mapping[str, bytes], group: int = 2, **columns: list[Any]) -> Path:
+    cells = [{"bytes": data, "path": name} for name, data in films.items()]
+    pq.write_table(pa.table({"video": cells, **columns}), path, row_group_size=group)
+    return path

@@ -84,7 +84,7 @@ def _find_cuts(run: str) -> None:
     from pipeline.pools.clips import CUTS
 
     recipe = recipe_of(output.opened(run))
-    if not recipe.pool.has_films or "film" in recipe.pool.index_schema.names:
+    if not recipe.pool.has_films or "film_id" in recipe.pool.index_schema.names:
         raise UserError(f"{run} is not a run of films: make one, as in `vl3syn index --videos DIR --run {run}`")
     named = [step.stage.name for step in recipe.steps if set(CUTS) <= set(step.stage.writes.names)]
     with output.working_on(run):
@@ -126,8 +126,10 @@ def _seconds(run: Run, films: bool) -> pl.DataFrame:
     seconds = clip_seconds(run, by_film=films)
     if not films:
         return seconds
-    names = run.index.scan(["film", "shard"]).unique("film").collect(engine="streaming")
-    return names.join(seconds, on="film").select(pl.col("shard").alias("film"), "fate", "clips", "seconds").sort("film")
+    names = run.index.scan(["film_id", "shard"]).unique("film_id").collect(engine="streaming")
+    return (
+        names.join(seconds, on="film_id").select(pl.col("shard").alias("film"), "fate", "clips", "seconds").sort("film")
+    )
 
 
 def _print_seconds(run: Run, films: bool) -> None:

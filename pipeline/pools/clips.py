@@ -161,7 +161,7 @@ def _clip_row(film: Mapping[str, Any], piece: Piece, shard: Shard) -> Row:
         "shard_bytes": shard.bytes,
         "key": f"{start:.3f}-{end:.3f}",
         "duration": round(end - start, 3),
-        "film": film["id"],
+        "film_id": film["id"],
         "start": start,
         "end": end,
         "scene_start": piece.scene_start,

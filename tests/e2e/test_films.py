@@ -91,7 +91,7 @@ def test_each_film_and_each_second_is_accounted_for(pool: Path, tmp_path: Path) 
     films, clips, _ = run_both(recipe(pool), tmp_path / "run")
     assert (films.funnel().rows, films.funnel().survivors) == (4, 2)
     rows = clips.manifest().collect()
-    without = rows.filter(pl.col("film").is_null())
+    without = rows.filter(pl.col("film_id").is_null())
     assert sorted(without["shard"]) == ["page.mp4", "wide.mp4"]
     reasons = dict(without.select("shard", "drop_reason").iter_rows())
     assert reasons["wide.mp4"] == "no clips: film dropped at aspect_ratio: aspect_ratio 4 > 2.5"
@@ -151,9 +151,9 @@ def _with(stages: list[dict[str, Any]], least: float) -> list[dict[str, Any]]:
 
 def test_other_cuts_keep_the_facts_of_clips_that_stay(pool: Path, tmp_path: Path) -> None:
     _, before, _ = run_both(recipe(pool), tmp_path / "run")
-    ids = set(before.index.scan(["id", "start", "film"]).drop_nulls().collect()["id"])
+    ids = set(before.index.scan(["id", "start", "film_id"]).drop_nulls().collect()["id"])
     films, after, jobs = run_both(recipe(pool, longest=2.0), tmp_path / "run")
-    now = after.index.scan(["id", "start", "end", "film"]).drop_nulls().collect()
+    now = after.index.scan(["id", "start", "end", "film_id"]).drop_nulls().collect()
     stayed = now.filter(pl.col("id").is_in(ids))
     assert stayed.height == 4  # 2.0, 0.8, 1.5 and 1.5 s; those of 3.0 and 2.5 s are divided
     assert jobs["frames"].computed == 4

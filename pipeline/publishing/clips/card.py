@@ -120,8 +120,8 @@ def _recipe_of(run: Run) -> Recipe:
 
 def _films(run: Run, clips: pl.DataFrame) -> int:
     """Return the number of films that clips are of."""
-    films = run.index.scan(["id", "film"]).join(clips.lazy(), on="id", how="semi")
-    return int(films.select(pl.col("film").n_unique()).collect(engine="streaming").item())
+    films = run.index.scan(["id", "film_id"]).join(clips.lazy(), on="id", how="semi")
+    return int(films.select(pl.col("film_id").n_unique()).collect(engine="streaming").item())
 
 
 def _front(run: Run, name: str, publication: ClipPublication, account: Account) -> str:

@@ -28,13 +28,10 @@ SUBSETS: Mapping[str, Sequence[str]] = {
 }
 """The columns that each subset is made of; any of them is enough."""
 
-PLACE = ("film", "start", "end")
+PLACE = ("film_id", "start", "end")
 """Columns of the index of clips that say which piece of which film a clip is."""
 
-FILM_ID = "film_id"
-"""The index's column `film` in a block, where the film itself has that name."""
-
-_INDEX = ("start", "end", "width", "height", "license", "url", "shard", "key")
+_INDEX = ("film_id", "start", "end", "width", "height", "license", "url", "shard", "key")
 _UNKNOWN = "unknown"
 _PROMPT = "_prompt"
 
@@ -95,7 +92,6 @@ def facts_of(recipe: Recipe) -> Facts:
         )
     tables: dict[str, str] = {}
     fields: dict[str, pa.Field] = {name: schema.field(name) for name in _INDEX}
-    fields[FILM_ID] = schema.field("film")
     authors: dict[str, Author] = {}
     for step in recipe.steps:
         writes = step.stage.writes
@@ -110,7 +106,7 @@ def facts_of(recipe: Recipe) -> Facts:
         ]
         tables |= dict.fromkeys(read, step.table)
         fields |= {name: writes.field(name) for name in read}
-    return Facts(Columns(names=[*fields, FILM], tables=tables, fields=fields, stored={FILM_ID: "film"}), authors)
+    return Facts(Columns(names=[*fields, FILM], tables=tables, fields=fields), authors)
 
 
 def _name(model: Any) -> str:

@@ -12,7 +12,7 @@ from core.records import Licence, Medium, Record, Source, Synthesis
 from model.training.data.importers.checks import check
 from model.training.data.importers.format import ROW_ERRORS, Draft, reason_of
 from pipeline.publishing.clips.drafts import Piece, Row, pieces_of
-from pipeline.publishing.clips.facts import FILM_ID, FRAME_TIMES, Author
+from pipeline.publishing.clips.facts import FRAME_TIMES, Author
 from pipeline.publishing.clips.media import KEY
 
 NOTHING = "no facts: no record can be made of the clip"
@@ -82,7 +82,7 @@ def records_of(row: Row, dataset: Dataset) -> ClipRecords:
 
 def original_id(row: Row) -> str:
     """Return the film and the span of a clip on its clock, in seconds: `123:4.000-9.500`."""
-    return f"{row[FILM_ID]}:{row['start']:.{_DIGITS}f}-{row['end']:.{_DIGITS}f}"
+    return f"{row['film_id']}:{row['start']:.{_DIGITS}f}-{row['end']:.{_DIGITS}f}"
 
 
 def _record(row: Row, piece: Piece, draft: Draft, ordinal: int, dataset: Dataset) -> Record:

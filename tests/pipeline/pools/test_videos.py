@@ -28,7 +28,7 @@ from pipeline.pools import pool_of
 from pipeline.pools.guess import guess_pool
 from pipeline.pools.listing import SHARDS
 from tests.conftest import jpeg
-from tests.film_files import film
+from tests.film_files import film, write_files, write_table, write_tar
 from tests.runs import run_here
 
 Row = dict[str, Any]
@@ -44,28 +44,6 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, bytes]:
 
 
 ENDINGS = ("mp4", "mkv", "avi", "ts", "webm")
-
-
-def write_tar(path: Path, members: Mapping[str, bytes]) -> Path:
-    with tarfile.open(path, "w") as archive:
-        for name, data in members.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    return path
-
-
-def write_files(folder: Path, files: Mapping[str, bytes]) -> Path:
-    for name, data in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
-    return folder
-
-
-def write_table(path: Path, films: Mapping[str, bytes], group: int = 2, **columns: list[Any]) -> Path:
-    cells = [{"bytes": data, "path": name} for name, data in films.items()]
-    pq.write_table(pa.table({"video": cells, **columns}), path, row_group_size=group)
-    return path
 
 
 def index(where: Path, passed_over: Counter[str] | None = None, **settings: Any) -> list[Row]:
@@ -182,41 +160,18 @@ def test_table_beside_a_tar_is_its_metadata(tmp_path: Path, films: Mapping[str, 
     assert passed_over == {".parquet beside a tar": 1}
 
 
-@pytest.mark.parametrize(
-    ("columns", "settings", "message"),
-    [
-        ({"mp4": [b""], "image": [b""]}, {}, None),
-        ({"bytes": [b""], "id": [1]}, {}, None),
-        ({"a": [b""], "video": ["a.mp4"]}, {"video": "a"}, None),
-        ({"video": [b""], "mp4": [b""]}, {}, r"2 columns \(video, mp4\) can hold the film; name one as `video`"),
-        ({"caption": ["a"]}, {}, r"m.parquet: no column can hold the film \(caption: string\); .* a glob such as"),
-        ({"video": ["a.mp4"]}, {}, r"no column can hold the film \(video: string\); accepted: bytes"),
-        ({"video": [b""]}, {"video": "film"}, r"no column 'film' \(there are video\)"),
-        ({"video": ["a.mp4"]}, {"video": "video"}, r"column 'video' is string; accepted: bytes"),
-    ],
-    ids=["named", "bytes", "setting", "two", "none", "path", "missing", "text"],
-)
-def test_column_of_films_is_found_or_asked_for(
-    tmp_path: Path, columns: dict[str, list[Any]], settings: dict[str, str], message: str | None
-) -> None:
-    pq.write_table(pa.table(columns), tmp_path / "m.parquet")
-    if message is None:
-        assert [row["error"].partition(":")[0] for row in index(tmp_path, **settings)] == ["cannot be read as a video"]
-        return
-    with pytest.raises(UserError, match=message):
-        index(tmp_path, **settings)
-
-
-@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+@pytest.mark.parametrize("share", [0.2, 0.4, 0.6])
 def test_shard_that_is_cut_off_keeps_its_films(tmp_path: Path, films: Mapping[str, bytes], share: float) -> None:
     names = [f"{k}.mp4" for k in range(8)]
     whole = write_tar(tmp_path / "0.tar", dict.fromkeys(names, films["0.mp4"])).read_bytes()
-    members = len(whole.rstrip(b"\0"))  # zeros are the end of a tar
-    (tmp_path / "0.tar").write_bytes(whole[: int(members * share)])
+    with tarfile.open(fileobj=io.BytesIO(whole)) as archive:
+        ends = [member.offset_data + member.size for member in archive]
+    cut = int(ends[-1] * share)
+    (tmp_path / "0.tar").write_bytes(whole[:cut])
     rows = index(tmp_path)
     assert rows[-1]["error"].startswith("broken tar: ")
     assert [row["key"] for row in rows[:-1]] == names[: len(rows) - 1]
-    assert sum(row["error"] is None for row in rows) == pytest.approx(8 * share, abs=2)
+    assert sum(row["error"] is None for row in rows) == sum(end <= cut for end in ends) > 0
 
 
 def test_damaged_table_is_one_row(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ class Pieces(Pool):
         for number, (start, end) in enumerate(json.loads(root.read(PIECES))[shard.path]):
             yield {
                 "key": f"{shard.path}#{number}",
-                "film": image_id(shard.path, ""),
+                "film_id": image_id(shard.path, ""),
                 "width": 128,
                 "height": 64,
                 "format": "mp4",
