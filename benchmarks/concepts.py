@@ -39,6 +39,7 @@ from manifests.embeddings import from_matrix, to_matrix
 from manifests.rules import Rule
 
 SEEDS = 5
+RANDOM = "random draw"
 SHARES = (3, 10)  # one image of so many is kept
 NEAREST = (1, 3, 10)  # concepts per image
 CLASSES, IMAGES = 72, 720  # photographs of a seed's pool, and their copies
@@ -55,41 +56,50 @@ def main() -> None:
     parser.add_argument("--pools", nargs="*", choices=POOLS, default=list(POOLS), help="default: both")
     args = parser.parse_args()
     print(machine(), end="\n\n")
-    print("| pool | choice | kept | entropy of the labels (nats) | effective labels |", "| --- " * 5 + "|", sep="\n")
+    columns = ("pool", "kept", "choice", "entropy of the labels (nats)", "above the random draw", "effective labels")
+    print(f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|", sep="\n")
     for name in args.pools:
-        for choice, share, values in measure(POOLS[name], args.seeds):
-            spread = f"{values.mean():.3f} ± {values.std(ddof=1):.3f}"
-            print(f"| {name} | {choice} | 1 of {share} | {spread} | {np.exp(values).mean():.0f} |")
+        measured = measure(POOLS[name], args.seeds)
+        for (share, choice), values in sorted(measured.items(), key=lambda item: item[0][0]):
+            above = values - measured[share, RANDOM]
+            cells = (name, f"1 of {share}", choice, _spread(values), _spread(above), f"{np.exp(values).mean():.0f}")
+            print(f"| {' | '.join(cells)} |")
 
 
-def measure(make: Callable[[int], Pool], seeds: int) -> Iterator[tuple[str, int, Any]]:
-    """The entropies over seeds, for each choice and share."""
-    measured: dict[tuple[str, int], list[float]] = {}
+def measure(make: Callable[[int], Pool], seeds: int) -> dict[tuple[int, str], Any]:
+    """The entropies over seeds, by share and choice."""
+    measured: dict[tuple[int, str], list[float]] = {}
     for seed in range(seeds):
         labels, vectors, search = make(seed)
-        rows = {choice: facts for choice, facts in _facts(labels, vectors, search, seed)}
+        choices = list(_choices(labels, vectors, search, seed))
         for share in SHARES:
             total = len(labels) // share
             drawn = np.random.default_rng(seed).choice(labels, total, replace=False)
-            measured.setdefault(("random draw", share), []).append(entropy(drawn))
-            for choice, (rule, frame) in rows.items():
-                kept = Rule("total", rule[0], total, rule[1], seed, of_lists=rule[2]).passes(frame).to_numpy()
-                measured.setdefault((choice, share), []).append(entropy(labels[kept]))
-    for (choice, share), values in sorted(measured.items(), key=lambda item: SHARES.index(item[0][1])):
-        yield choice, share, np.array(values)
+            measured.setdefault((share, RANDOM), []).append(entropy(drawn))
+            for choice, column, order, facts in choices:
+                rule = Rule("total", column, total, order, seed, of_lists=column == "concepts")
+                measured.setdefault((share, choice), []).append(entropy(labels[rule.passes(facts).to_numpy()]))
+    return {key: np.array(values) for key, values in measured.items()}
 
 
-def _facts(labels: Any, vectors: pa.Array, search: Callable[[int], NearestConcepts], seed: int) -> Iterator[Any]:
-    """Each choice by its name: column, order and whether the column holds lists; and the facts."""
+def _spread(values: Any) -> str:
+    """The mean, and with several seeds the deviation."""
+    return f"{values.mean():.3f}" + (f" ± {values.std(ddof=1):.3f}" if len(values) > 1 else "")
+
+
+def _choices(
+    labels: Any, vectors: pa.Array, search: Callable[[int], NearestConcepts], seed: int
+) -> Iterator[tuple[str, str, str, pl.DataFrame]]:
+    """Each choice: its name, the column and order of its rule, and the facts."""
     count = len(np.unique(labels))
-    for clusters in (count, 4 * count):
-        yield f"{clusters} clusters", (("cluster", "spread", False), clustered(vectors, clusters, seed))
+    for name, clusters in (("clusters, as many as labels", count), ("clusters, four times as many", 4 * count)):
+        yield name, "cluster", "spread", clustered(vectors, clusters, seed)
     for top in NEAREST:
         facts = pl.DataFrame(search(top)(pa.table({"image_embedding": vectors}))).with_row_index("id")
         facts = facts.with_columns(pl.col("id").cast(pl.Int64))
-        yield f"nearest {top} concepts", (("concepts", "random", True), facts)
+        yield f"concepts, the nearest {top}", "concepts", "random", facts
         if top == 1:
-            yield "nearest concept in equal numbers", (("concept", "random", False), facts)
+            yield "the nearest concept, in equal numbers", "concept", "random", facts
 
 
 def photograph_pool(seed: int) -> Pool:

@@ -9,7 +9,7 @@ from pipeline.commands.stage import image_encoder_entry, stored_entry
 
 
 def concept_entries(
-    url: str, encoder: str | None, settings: dict[str, Any], keep: dict[str, int | None], name: str | None = None
+    url: str, encoder: str | None, settings: dict[str, Any], keep: dict[str, int | None]
 ) -> list[dict[str, Any]]:
     """Return the entries of the stages `clip` or `conse`, and `concepts` by the same encoder.
 
@@ -18,14 +18,13 @@ def concept_entries(
         encoder: The encoder; None: that of the run.
         settings: Settings of `concepts`; None keeps what the run has. A vocabulary that is given is read again.
         keep: Rules.
-        name: The name of the step, which may be new; None: that of the run's `concepts`.
 
     Raises:
         UserError: There is no vocabulary yet; it cannot be read; or the run has no encoder, and `encoder` is None.
     """
     from filters.vocabulary import content_hash, read_vocabulary
 
-    if not (settings.get("vocabulary") or stored_entry(url, "concepts", name)):
+    if not (settings.get("vocabulary") or stored_entry(url, "concepts")):
         raise UserError("give --vocabulary, a file with one concept a line, or imagenet")
     image = image_encoder_entry(url, encoder)
     by_clip = image["stage"] == "clip"
@@ -33,4 +32,4 @@ def concept_entries(
     vocabulary = settings.get("vocabulary")
     content = {"content": content_hash(read_vocabulary(vocabulary))} if vocabulary else {}
     by = {"encoder": of_clip if by_clip else "conse"}
-    return [image, {"stage": "concepts", "as": name, **settings, **by, **content, "keep": keep}]
+    return [image, {"stage": "concepts", **settings, **by, **content, "keep": keep}]

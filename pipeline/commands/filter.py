@@ -131,7 +131,6 @@ def concepts(
     template: Annotated[str | None, typer.Option(help="The text to embed; default: a photo of a {}.")] = None,
     encoder: EncoderOption = None,
     seed: SeedOption = None,
-    as_: AsOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Find the concepts of a vocabulary that are nearest to each image, and draw images of rare concepts more often.
@@ -140,7 +139,7 @@ def concepts(
     """
     settings = {"vocabulary": vocabulary, "top": top, "template": template}
     rules = {"total_concepts": total, "seed": seed}
-    apply_stages(run_, concept_entries(run_, encoder, settings, rules, as_), json_)
+    apply_stages(run_, concept_entries(run_, encoder, settings, rules), json_)
 
 
 @filter_app.command()

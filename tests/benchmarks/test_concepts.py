@@ -10,9 +10,9 @@ from benchmarks import concepts
 def test_draw_by_concepts_raises_the_label_entropy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(concepts, "VECTORS", 4000)
     monkeypatch.setattr(concepts, "LABELS", 80)
-    measured = {(choice, share): values[0] for choice, share, values in concepts.measure(concepts.vector_pool, 1)}
+    measured = concepts.measure(concepts.vector_pool, 1)
     for share in concepts.SHARES:
-        drawn = measured["random draw", share]
-        assert measured["nearest 1 concepts", share] > drawn + 0.6
-        assert measured["nearest 3 concepts", share] > drawn + 0.25
-        assert measured["80 clusters", share] > drawn + 0.25
+        drawn = measured[share, concepts.RANDOM]
+        assert measured[share, "concepts, the nearest 1"] > drawn + 0.6
+        assert measured[share, "concepts, the nearest 3"] > drawn + 0.25
+        assert measured[share, "clusters, as many as labels"] > drawn + 0.25
