@@ -62,3 +62,14 @@ def test_texts_that_are_all_equal_are_sorted_by_number() -> None:
     vectors = np.tile(unit(np.random.default_rng(1), 1, 16), (50, 1))
     numbers, _ = NearestTexts(vectors, CPU).search(vectors[:9].astype(np.float32), 3)
     assert numbers.tolist() == [[0, 1, 2]] * 9
+
+
+def test_rounding_of_the_matrix_product_decides_nothing() -> None:
+    """All cosines are equal, as sums of the same numbers in other orders, which float32 rounds in other ways."""
+    dice = np.random.default_rng(2)
+    one = unit(dice, 1, 256)[0]
+    vectors = np.stack([dice.permutation(one) for _ in range(400)])
+    image = np.full((1, 256), 0.0617, np.float32)
+    assert len(np.unique(image @ vectors.astype(np.float32).T)) > 1
+    numbers, _ = NearestTexts(vectors, CPU).search(image, 3)
+    assert numbers.tolist() == [[0, 1, 2]]
