@@ -38,7 +38,7 @@ class Concepts(HasPrecision, LoadedStage):
 
     LLaVA-OneVision-1.5 (arXiv 2509.23661, section 3.1) takes the nearest of MetaCLIP's 500,000 concepts for each image,
     and draws images by the inverse frequencies of their concepts: `keep: {total: 85000000}`. It needs no captions and
-    no alt texts. The number of concepts per image is not published. `concept` makes groups as a cluster does.
+    no alt texts. `concept` makes groups as a cluster does. The default of `top` is ours.
 
     Each worker holds the embeddings of the vocabulary: 6 bytes per number, so 2.3 GB for 500,000 concepts of 768
     numbers. They are computed once and kept in the user's cache folder.

@@ -1,9 +1,8 @@
 """A random draw of rows by the rarity of their concepts: the rarer the values in a row's list, the likelier the row.
 
 LLaVA-OneVision-1.5 balances its 85 million images like this (arXiv 2509.23661, section 3.1): the weight of an image is
-inversely proportional to the frequencies of its concepts. The paper does not say how those of several concepts are put
-together. Here it is their mean, so a row is no likelier for having a longer list. With lists of one length, the mean
-and the sum give the same draw.
+inversely proportional to the frequencies of its concepts. Of several concepts we take the mean, so that a row is no
+likelier for having a longer list. With lists of one length, a sum would give the same draw.
 
 The draw is without replacement, and of an exact size (Efraimidis and Spirakis 2006, Weighted random sampling with a
 reservoir). Its chance comes from the priority of the ids, so it does not depend on the order of rows.
