@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from core.pretrained import package_folder, sha256
 from filters.sentence_encoder import DIMENSIONS, SentenceEncoder, Vectors, sentence_model
+from filters.vector_cache import cached_vectors
 
 ENCODER = "conse-efflite0-minilm"
 """The name of this encoder. Its vectors and scores must never be mixed with those of CLIP."""
@@ -32,12 +30,9 @@ def class_embeddings(stage: str, sentences: SentenceEncoder | None = None) -> Ve
         stage: Name of the stage, for errors.
         sentences: The encoder if it is loaded; else it is loaded only if the cache has no embeddings.
     """
-    kept = _cache() / f"{ENCODER}-{_recipe()[:32]}.npy"
-    embeddings = _read(kept)
-    if embeddings is None:
-        embeddings = _embed_classes(sentences or SentenceEncoder(stage))
-        _write(kept, embeddings)
-    return embeddings
+    name = f"{ENCODER}-{_recipe()[:32]}"
+    compute = lambda: _embed_classes(sentences or SentenceEncoder(stage))  # noqa: E731
+    return cached_vectors(name, (_CLASSES, DIMENSIONS), np.float32, compute)
 
 
 def _embed_classes(sentences: SentenceEncoder) -> Vectors:
@@ -71,26 +66,3 @@ def _recipe() -> str:
     model = sentence_model()
     parts = (sha256([model / "model.safetensors", model / "tokenizer.json"]), texts, _VERSION)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "vl3syn"
-
-
-def _read(file: Path) -> Vectors | None:
-    """Read cached vectors; None if there are none, or if the file is broken."""
-    try:
-        vectors: Vectors = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    whole = vectors.shape == (_CLASSES, DIMENSIONS) and vectors.dtype == np.float32 and bool(np.isfinite(vectors).all())
-    return vectors if whole else None
-
-
-def _write(file: Path, vectors: Vectors) -> None:
-    """Cache vectors, atomically, since other actors may read at the same time."""
-    with suppress(OSError):  # without a writable home the next actor computes them again
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=file.parent) as folder:
-            np.save(Path(folder) / "classes.npy", vectors)
-            os.replace(Path(folder) / "classes.npy", file)

@@ -16,7 +16,7 @@ from manifests.verdict import Verdict, valid_ids
 
 @dataclass(frozen=True)
 class Spread:
-    """How rows are spread over groups. All values are 0 without rows.
+    """How rows are spread over groups. All values are 0 without rows. By a list, a row counts in several groups.
 
     Attributes:
         rows: Number of rows.
@@ -95,7 +95,10 @@ def spread(sizes: npt.NDArray[np.int64]) -> Spread:
 
 
 def _values(run: Run, column: str) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return the ids that reach the column's stage, and the stored values: `id` and the column, without nulls."""
+    """Return the ids that reach the column's stage, and the stored values: `id` and the column, without nulls.
+
+    Each value of a list has a row of its own.
+    """
     if column in ("id", "error", "retry"):
         raise UserError(f"{column} makes no groups; name a column such as cluster, label, host or shard")
     stages = run.stages
@@ -105,8 +108,12 @@ def _values(run: Run, column: str) -> tuple[pl.DataFrame, pl.DataFrame]:
         raise UserError(f"{run.url} has no column {column!r}{suggest(column, [*valid, *run.index.schema.names])}")
     table = run.index if number is None else stages[number].table
     kind = table.scan([column]).collect_schema()[column]
-    if not (kind.is_integer() or kind in (pl.String, pl.Boolean)):
+    value = kind.inner if isinstance(kind, pl.List) else kind
+    if not (value.is_integer() or value in (pl.String, pl.Boolean)):
         raise UserError(f"{column} is {kind}; groups are made by texts, integers or booleans")
     before = valid_ids(run.index) if number is None else run.verdict(before=number).alive
     stored = table.scan(["id", column, "error"]).filter(pl.col("error").is_null() & pl.col(column).is_not_null())
-    return before, stored.select("id", column).collect(engine="streaming")
+    values = stored.select("id", column).collect(engine="streaming")
+    if isinstance(kind, pl.List):
+        values = values.with_columns(pl.col(column).list.unique()).explode(column).drop_nulls()
+    return before, values

@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from core.errors import UserError, suggest
 from manifests.groups import balanced, ordering
-from manifests.schemas import bounds, is_amount, passes_unknown, reference_column_of
+from manifests.schemas import bounds, is_amount, is_list, passes_unknown, reference_column_of
+from manifests.weighted_draw import drawn_by_rarity
 
 KINDS = ("min", "max", "top", "per_group", "total")
 BALANCE = ("per_group", "total")
@@ -19,7 +20,6 @@ BALANCE = ("per_group", "total")
 
 MODIFIERS = ("order", "seed")
 """Keys of `keep` that are not rules: they say which rows its balance rules prefer."""
-
 
 _CHANCE = {"random": "at random", "spread": "spread out"}
 
@@ -32,7 +32,8 @@ class Rule:
         kind: `min` (value ≥ threshold); `max` (value ≤ threshold); `top` (the fraction of rows with the highest values,
             among the rows with a value that reach the rule; ties go to the smaller id, so exactly ⌈fraction · rows⌉
             stay); or balance over the groups that the column's values make: `per_group` (a maximum of rows per group),
-            `total` (a number of rows in all, shared as evenly as the groups allow: `manifests/balance.py`).
+            `total` (a number of rows in all, shared as evenly as the groups allow: `manifests/balance.py`; of a column
+            of lists, drawn by the rarity of their values: `manifests/weighted_draw.py`).
         column: The stored column. A row whose value is null or NaN does not pass, unless null passes.
         threshold: In the column's unit; for `top` a fraction in (0, 1]; for balance a number of rows.
         order: For balance: which rows of a group come first. `random`; `spread` (one random row of each
@@ -43,6 +44,7 @@ class Rule:
         within: For `total`: columns of coarser groups that contain the groups, finest first. The total is shared from
             the coarsest groups down.
         null_passes: For `min`, `max` and `top`: whether a null means that the value is not known yet, and passes.
+        of_lists: For `total`: whether the column holds lists, such as `concepts`.
     """
 
     kind: str
@@ -52,6 +54,7 @@ class Rule:
     seed: int = 0
     within: tuple[str, ...] = ()
     null_passes: bool = False
+    of_lists: bool = False
 
     @property
     def name(self) -> str:
@@ -77,6 +80,8 @@ class Rule:
     def _miss(self) -> str:
         if self.kind == "top":
             return f"not in the top {plain(self.threshold * 100)} %"
+        if self.of_lists:
+            return f"not among the {plain(self.threshold)} drawn by {self.column}"
         if self.kind in BALANCE:
             first = _CHANCE.get(self.order) or f"{self.order.replace('_', ' ', 1)} first"
             share = "a balanced " if self.kind == "total" else "its "
@@ -111,14 +116,20 @@ class Rule:
 
     def _balanced(self, rows: pl.DataFrame, usable: pl.Series) -> pl.Series:
         reached = rows.filter(usable).select("id", *self.columns)
-        amount = {"each" if self.kind == "per_group" else "total": int(self.threshold)}
-        chosen = balanced(reached, self.column, order=self.order, seed=self.seed, within=self.within, **amount)
+        number = int(self.threshold)
+        if self.of_lists:
+            chosen = drawn_by_rarity(reached, self.column, number, self.seed)
+        else:
+            amount = {"each" if self.kind == "per_group" else "total": number}
+            chosen = balanced(reached, self.column, order=self.order, seed=self.seed, within=self.within, **amount)
         return chosen if usable.all() else rows["id"].is_in(reached["id"].filter(chosen).implode())
 
     def reason(self) -> pl.Expr:
         """Return an expression for the reason of a dropped row: `aspect_ratio 3.12 > 2.5`."""
         # The value is shown with all stored digits, so that a reason never reads `2.5 > 2.5`.
-        value = pl.col(self.column).cast(pl.String).str.strip_suffix(".0")
+        value = pl.col(self.column)
+        listed = pl.format("[{}]", value.cast(pl.List(pl.String)).list.join(", ", ignore_nulls=True))
+        value = listed if self.of_lists else value.cast(pl.String).str.strip_suffix(".0")
         text = pl.format("{} {} {}", pl.lit(self.column), value, pl.lit(self._miss))
         return text.fill_null(pl.lit(self.reason_if_missing))
 
@@ -199,7 +210,7 @@ def _rule(kind: str, field: pa.Field, threshold: float, order: str, seed: int, c
         return Rule(kind, field.name, threshold, null_passes=passes_unknown(field))
     coarser = (field.metadata or {}).get(b"within", b"").decode()
     within = tuple(c for c in coarser.split(",") if c in columns) if kind == "total" else ()
-    return Rule(kind, field.name, threshold, order, seed, within)
+    return Rule(kind, field.name, threshold, order, seed, within, of_lists=is_list(field))
 
 
 def _number(value: object, where: str) -> float:
@@ -235,7 +246,10 @@ def _check_range(rule: Rule, field: pa.Field, where: str) -> None:
 
 def _check_balance(rule: Rule, field: pa.Field, where: str) -> None:
     kinds = (pa.types.is_integer, pa.types.is_string, pa.types.is_large_string, pa.types.is_boolean)
-    if not any(is_kind(field.type) for is_kind in kinds):
+    values = field.type.value_type if rule.of_lists else field.type
+    if not any(is_kind(values) for is_kind in kinds):
         raise UserError(f"{where}: {field.name} is {field.type}; groups are made by texts, integers or booleans")
+    if rule.of_lists and (rule.kind, rule.order) != ("total", "random"):
+        raise UserError(f"{where}: {field.name} holds lists, of which only total draws rows, without another order")
     if not rule.threshold.is_integer() or rule.threshold < 1:
         raise UserError(f"{where}: {plain(rule.threshold)} is no number of rows; give an integer from 1")

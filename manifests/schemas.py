@@ -74,6 +74,11 @@ def is_bulky(field: pa.Field) -> bool:
     return bool(pa.types.is_fixed_size_list(field.type)) or b"bulky" in (field.metadata or {})
 
 
+def is_list(field: pa.Field) -> bool:
+    """Return whether each row has a list of values, of any length; an embedding is no such list."""
+    return bool(pa.types.is_list(field.type) or pa.types.is_large_list(field.type))
+
+
 def is_amount(field: pa.Field) -> bool:
     """Return whether the column's values can be compared with a threshold: numbers that are not nominal."""
     number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)

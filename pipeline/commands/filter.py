@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from core.errors import UserError
+from pipeline.commands.concepts import concept_entries
 from pipeline.commands.options import (
     AsOption,
     EncoderOption,
@@ -147,6 +148,28 @@ def motion(
 def host(run_: RunOption, per_host: PerGroupOption = None, seed: SeedOption = None, json_: JsonOption = False) -> None:
     """Store the host in each image's URL, and limit the number of images per host."""
     apply_stages(run_, [{"stage": "host", "keep": balance_rules("host", per_host, None, None, seed)}], json_)
+
+
+@filter_app.command()
+def concepts(
+    run_: RunOption,
+    vocabulary: Annotated[
+        str | None, typer.Option(help="File with one concept a line, or imagenet; required the first time")
+    ] = None,
+    total: Annotated[int | None, typer.Option(help="Draw this number of images, those of rare concepts first")] = None,
+    top: Annotated[int | None, typer.Option(help="Number of concepts per image; default 3")] = None,
+    template: Annotated[str | None, typer.Option(help="The text to embed; default: a photo of a {}.")] = None,
+    encoder: EncoderOption = None,
+    seed: SeedOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Find the concepts of a vocabulary that are nearest to each image, and draw images of rare concepts more often.
+
+    Missing embeddings are computed first. `vl3syn groups RUN --by concepts` shows the concepts.
+    """
+    settings = {"vocabulary": vocabulary, "top": top, "template": template}
+    rules = {"total_concepts": total, "seed": seed}
+    apply_stages(run_, concept_entries(run_, encoder, settings, rules), json_)
 
 
 @filter_app.command()

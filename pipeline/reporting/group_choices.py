@@ -29,7 +29,9 @@ def group_choices(seen: Seen, single: bool) -> list[ChoiceGroup]:
         for position, rule in enumerate(stage.rules):
             if rule.kind not in BALANCE or single != (rule.kind == "per_group" and rule.threshold == 1):
                 continue
-            stored = table_of(stage, rule.column).select("id", group=pl.col(rule.column)).drop_nulls()
+            groups_of = pl.col(rule.column).list.unique() if rule.of_lists else pl.col(rule.column)
+            stored = table_of(stage, rule.column).select("id", group=groups_of)
+            stored = (stored.explode("group") if rule.of_lists else stored).drop_nulls()
             rows = seen.reached(stored, number, FIRST_RULE + position).collect(engine="streaming")
             if rows.height and not (single and rows["passed"].all()):
                 groups.append(_group(stage, rule, rows))

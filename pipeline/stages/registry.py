@@ -30,6 +30,7 @@ STAGES = {
     "coyo": "filters.coyo:Coyo",
     "download": "pipeline.stages.download.stage:Download",
     "hashes": "filters.hashes:Hashes",
+    "concepts": "filters.concepts:Concepts",
     "host": "filters.host:Host",
     "overlap": "filters.overlap.stage:Overlap",
     "review": "filters.review:Review",

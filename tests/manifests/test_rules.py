@@ -216,6 +216,53 @@ def test_groups_with_distant_numbers_are_balanced() -> None:
     assert sum(balanced(Rule("per_group", "g", 1), groups)) == 3
 
 
+def of_lists(keep: dict[str, object], lists: list[Any]) -> tuple[Rule, pl.DataFrame]:
+    """The rule of `keep`, and rows with these lists of tags, after it: `id`, `tags`, `passed`, `reason`."""
+    writes = pa.schema([column("tags", pa.list_(pa.string()), ""), column("scores", pa.list_(pa.float32()), "")])
+    (rule,) = parse_rules(keep, writes, "here")
+    assert parse_rules(as_keep([rule]), writes, "here") == (rule,)
+    rows = pl.DataFrame({"id": range(len(lists)), "tags": pl.Series(lists, dtype=pl.List(pl.String))})
+    return rule, rows.with_columns(passed=rule.passes(rows), reason=rule.reason())
+
+
+def test_total_of_lists_draws_rare_values_first() -> None:
+    lists = [["dog"]] * 300 + [["cat"]] * 3
+    drawn = [of_lists({"total": 6, "seed": seed}, lists)[1].filter("passed")["id"] for seed in range(20)]
+    assert {len(ids) for ids in drawn} == {6}
+    assert sum((ids >= 300).sum() for ids in drawn) > 40, "a random draw has one cat in 20"
+
+
+def test_reasons_of_a_draw_name_the_values_and_the_total() -> None:
+    rule, rows = of_lists({"total_tags": 1}, [["dog", None, "grass"], [], None])
+    assert rows["passed"].to_list() == [True, False, False]
+    assert rows["reason"].to_list()[1:] == ["tags [] not among the 1 drawn by tags", "tags is missing"]
+    assert rows["reason"][0] == "tags [dog, grass] not among the 1 drawn by tags"
+    assert str(rule) == "tags not among the 1 drawn by tags"
+
+
+@pytest.mark.parametrize(
+    ("keep", "message"),
+    [
+        ({"per_group": 2}, "tags holds lists, of which only total draws rows, without another order"),
+        ({"total": 2, "order": "highest_side"}, "tags holds lists, of which only total draws rows"),
+        ({"total_scores": 2}, "scores is list<.*>; groups are made by texts, integers or booleans"),
+        ({"total": 0}, "0 is no number of rows"),
+        ({"min": 1}, "tags is list<.*>, not a number to compare"),
+    ],
+    ids=["per_group", "order", "floats", "zero", "min"],
+)
+def test_rule_that_lists_cannot_have_is_refused(keep: dict[str, object], message: str) -> None:
+    writes = pa.schema(
+        [
+            column("tags", pa.list_(pa.string()), ""),
+            column("scores", pa.list_(pa.float32()), ""),
+            column("side", pa.int32(), ""),
+        ]
+    )
+    with pytest.raises(ValueError, match=message):
+        parse_rules(keep, writes, "here")
+
+
 def test_total_within_coarser_groups_is_shared_from_the_top() -> None:
     field = column("fine", pa.int32(), "", nominal=True)
     field = field.with_metadata({**field.metadata, b"within": b"coarse"})
