@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, SerializeAsAny
+from pydantic import Field, SerializeAsAny, WithJsonSchema
 
 from captioners.engines.base import Answer, Engine, EngineConfig, Frame, Question, Sampling
 from core.errors import UserError
@@ -19,6 +19,13 @@ from core.film_notes import Note, fitting, question_over
 
 DESCRIBE = "These are frames of a part of a film. Describe what happens. Name people, objects, actions and places."
 """What is asked about each part. Ours."""
+
+
+PartEngine = Annotated[
+    SerializeAsAny[EngineConfig],
+    WithJsonSchema({"type": "object", "required": ["kind"], "properties": {"kind": {"type": "string"}}}),
+]
+"""One of the two engines. `captioners.engines.registry` reads it by its kind."""
 
 
 class Notes(EngineConfig):
@@ -35,8 +42,8 @@ class Notes(EngineConfig):
     several_images: ClassVar = True
 
     kind: Literal["notes"] = "notes"
-    frames: SerializeAsAny[EngineConfig]
-    answers: SerializeAsAny[EngineConfig] | None = None
+    frames: PartEngine
+    answers: PartEngine | None = None
     answers_model: str | None = None
     part: float = Field(default=30.0, ge=1)
     longest_text: int = Field(default=60_000, ge=1000)

@@ -18,8 +18,11 @@ ENGINES: dict[str, type[EngineConfig]] = {
     "server": OpenAIClientConfig,
     "lmdeploy": Lmdeploy,
     "transformers": Transformers,
-    "notes": Notes,
 }
+"""The engines that run a model."""
+
+KINDS: dict[str, type[EngineConfig]] = {**ENGINES, "notes": Notes}
+"""All engines: `notes` is made of two others."""
 
 
 def read_engine(written: Any) -> Any:
@@ -32,9 +35,9 @@ def read_engine(written: Any) -> Any:
     if not isinstance(written, dict):
         return written
     kind = str(written.get("kind", ""))
-    if not is_path(kind) and kind not in ENGINES:
-        raise UserError(f"kind: unknown engine {kind!r}{suggest(kind, ENGINES)}")
-    engine = class_at(kind, EngineConfig) if is_path(kind) else ENGINES[kind]
+    if not is_path(kind) and kind not in KINDS:
+        raise UserError(f"kind: unknown engine {kind!r}{suggest(kind, KINDS)}")
+    engine = class_at(kind, EngineConfig) if is_path(kind) else KINDS[kind]
     if engine is Notes:
         written = {key: read_engine(value) if key in ("frames", "answers") else value for key, value in written.items()}
     return engine.model_validate(written)
@@ -45,6 +48,6 @@ _OUTSIDE = {"type": "object", "required": ["kind"], "properties": {"kind": {"typ
 AnyEngine = Annotated[
     SerializeAsAny[EngineConfig],
     BeforeValidator(read_engine),
-    WithJsonSchema({"anyOf": [*(engine.model_json_schema() for engine in ENGINES.values()), _OUTSIDE]}),
+    WithJsonSchema({"anyOf": [*(engine.model_json_schema() for engine in KINDS.values()), _OUTSIDE]}),
 ]
 """The type of the field `engine` of a caption stage."""

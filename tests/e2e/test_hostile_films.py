@@ -192,6 +192,7 @@ av.open = deadly
 """
 
 
+@pytest.mark.thorough
 def test_film_that_kills_its_worker_is_isolated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vl3syn_process: Vl3syn
 ) -> None:
