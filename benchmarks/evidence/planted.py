@@ -18,8 +18,11 @@ import datetime
 import json
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 RECIPE = Path(__file__).with_suffix(".yaml")
 LIBRARIES = ("ray", "polars", "pillow", "torch", "onnxruntime", "rapidocr", "ImageHash")
@@ -36,20 +39,21 @@ def main() -> None:
     parser.add_argument(
         "--build", type=Path, default=Path("build/planted"), help="for pool and run; what is there is used again"
     )
+    parser.add_argument("--without", nargs="+", default=[], metavar="STAGE", help="`ocr` takes most of the time")
     parser.add_argument("--write", action="store_true", help="write the results, the page and its picture")
     parser.add_argument("--table", action="store_true", help="measure nothing, write the page of the stored results")
     args = parser.parse_args()
     if args.table:
         table.write(table.stored())
         return
-    results = measure(args.build, args.sound, args.each, args.drawn, args.seed)
+    results = measure(args.build, args.sound, args.each, args.drawn, args.seed, args.without)
     if args.write:
         table.RESULTS.write_text(json.dumps(results, indent=1) + "\n")
         table.write(results)
     print(table.text(results))
 
 
-def measure(build: Path, sound: int, each: int, drawn: int, seed: int) -> dict[str, Any]:
+def measure(build: Path, sound: int, each: int, drawn: int, seed: int, without: Sequence[str]) -> dict[str, Any]:
     """Make the pool unless it is there, compute its facts, and judge the rules."""
     from common import machine
 
@@ -58,14 +62,16 @@ def measure(build: Path, sound: int, each: int, drawn: int, seed: int) -> dict[s
     folder = build / f"{sound}-{each}-{drawn}-{seed}"
     if not (folder / "planted.json").is_file():
         make_pool(folder, sound, each, drawn, seed)
-    run = run_without_rules(RECIPE, folder)
+    recipe = yaml.safe_load(RECIPE.read_text())
+    recipe["stages"] = [stage for stage in recipe["stages"] if stage["stage"] not in without]
+    run = compute(facts_recipe(recipe, folder / "pool.parquet"), folder)
     sizes = {"sound": sound, "each": each, "drawn": drawn, "seed": seed}
     return {
         "date": datetime.date.today().isoformat(),
         "command": " ".join(["python benchmarks/evidence/planted.py", *sys.argv[1:]]),
         "machine": machine(LIBRARIES),
         "sizes": sizes,
-        **judge(RECIPE, run, folder / "planted.json"),
+        **judge(recipe, run, folder / "planted.json"),
     }
 
 
@@ -85,15 +91,15 @@ def make_pool(folder: Path, sound: int, each: int, drawn: int, seed: int) -> Non
     planted_pool.make(folder, stock, sound, each, drawings, seed)
 
 
-def run_without_rules(recipe: Path, folder: Path) -> Path:
-    """Run the recipe's stages on the pool in a folder, with no rule, so that all rows get all facts; the run."""
-    import yaml
+def facts_recipe(recipe: Mapping[str, Any], pool: Path) -> dict[str, Any]:
+    """Return the recipe for this pool without a rule, so that all rows get all facts."""
+    stages = [{**stage, "keep": {}} for stage in recipe["stages"]]
+    return {**recipe, "pool": {**recipe["pool"], "parquet": str(pool)}, "stages": stages}
 
-    stages = yaml.safe_load(recipe.read_text())
-    for stage in stages["stages"]:
-        stage["keep"] = {}
-    stages["pool"]["parquet"] = str(folder / "pool.parquet")
-    (folder / "facts.yaml").write_text(yaml.safe_dump(stages, sort_keys=False))
+
+def compute(facts: dict[str, Any], folder: Path) -> Path:
+    """Run a recipe by the command line into a folder; the run. What is stored there is not computed again."""
+    (folder / "facts.yaml").write_text(yaml.safe_dump(facts, sort_keys=False))
     command = [sys.executable, "-m", "pipeline", "run", str(folder / "facts.yaml"), "--run", str(folder / "run")]
     subprocess.run(command, check=True, stdout=sys.stderr)
     return folder / "run"

@@ -35,6 +35,7 @@ _CELL = (280, 210)  # pixels, the smallest piece
 _MOST = 4  # pieces of a photograph in a row and in a column
 _CONTRAST = 0.05  # RMS, of 0.5 at most
 _QUALITY = 92  # of the JPEGs of the pool
+_LARGE = 230  # pixels, shorter side: 90 % of it pass `min_side: 200`
 _PAGES = ("page.png", "text.png")  # scans of text
 
 
@@ -201,8 +202,10 @@ def _planted(stock: Sequence[Piece], sound: int, each: int, rng: random.Random) 
     first = len(rows)
     for piece in [*told, *bare][:sound]:  # all pieces that have their own text
         rows.append((SOUND, piece.photograph, None, piece.text, as_jpeg(piece.image, _QUALITY)))
-    originals = rng.sample(range(first, len(rows)), each * len(COPIES))
-    for kind, change in COPIES.items():
+    originals = rng.sample(range(first, len(rows)), sound)
+    # Large ones last: they are taken first, for the copies that are smaller; these should not be too small as well.
+    originals.sort(key=lambda row: min(decode(rows[row][-1]).size) >= _LARGE)
+    for kind, change in sorted(COPIES.items(), key=lambda item: not item[0].startswith("scaled")):
         for original in (originals.pop() for _ in range(each)):
             _, photograph, _, text, data = rows[original]
             rows.append((kind, photograph, original, text, change(data)))

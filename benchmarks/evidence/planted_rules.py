@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import yaml
 
 from evidence.planted_pool import CHANGES, COPIES, DRAWN, EMPTY_TEXT, SOUND, TEXT, WRONG_TEXT
 from manifests import Run, open_run
@@ -71,7 +70,7 @@ class Judged:
         return set(self.meant) <= set(COPIES)
 
 
-def judge(recipe: Path, run: Path, planted: Path) -> dict[str, Any]:
+def judge(recipe: Mapping[str, Any], run: Path, planted: Path) -> dict[str, Any]:
     """Judge the rules of a recipe on a run of all its stages.
 
     Args:
@@ -108,15 +107,15 @@ def judge(recipe: Path, run: Path, planted: Path) -> dict[str, Any]:
     return {"planted": dict(sorted(counts.items())), "rules": rules, "missed": missed}
 
 
-def rules_of(recipe: Path, run: Run) -> list[Judged]:
+def rules_of(recipe: Mapping[str, Any], run: Run) -> list[Judged]:
     """Return the rules of a recipe, each followed by those of `OTHER_THRESHOLDS` for its stage."""
     stored = {stage.name: stage for stage in run.stages}
     judged = []
-    for entry in yaml.safe_load(recipe.read_text())["stages"]:
+    for entry in recipe["stages"]:
         name = entry["stage"]
         for keep in (entry.get("keep"), OTHER_THRESHOLDS.get(name)):
             for key, threshold in (keep or {}).items():
-                [rule] = parse_rules({key: threshold}, stored[name].table.writes, f"{recipe}: {name}")
+                [rule] = parse_rules({key: threshold}, stored[name].table.writes, f"{recipe['name']}: {name}")
                 source = SOURCES.get(f"{name}.{key} {threshold}", "demo.yaml")
                 judged.append(Judged(rule, source, stored[name].reference_column(rule)))
     return judged

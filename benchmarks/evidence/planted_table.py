@@ -48,10 +48,13 @@ def text(results: Mapping[str, Any]) -> str:
 
 
 def unfound(results: Mapping[str, Any]) -> str:
-    """Return a sentence that names what no rule finds, most first."""
+    """Return sentences that name what no rule finds, most first, and what no rule is for."""
+    has_rule = {kind for kind, _ in _pairs(results)}
     missed = sorted(results["missed"].items(), key=lambda item: (-item[1], item[0]))
-    named = [f"{kind} ({count} of {results['planted'][kind]})" for kind, count in missed if count]
-    return f"Found by no rule that is for it: {', '.join(named) or 'nothing'}."
+    named = [f"{kind} ({count} of {results['planted'][kind]})" for kind, count in missed if count and kind in has_rule]
+    alone = [f"{kind} ({count})" for kind, count in missed if kind not in has_rule]
+    sentence = f"Found by no rule that is for it: {', '.join(named) or 'nothing'}."
+    return f"{sentence} No rule that was judged is for: {', '.join(alone)}." if alone else sentence
 
 
 def picture(results: Mapping[str, Any]) -> str:
