@@ -43,7 +43,7 @@ def make_small(folder: Path, photographs: list[Path], seed: int = 0) -> list[Ent
 def judged(photographs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What is judged of the small pool."""
     folder = tmp_path_factory.mktemp("planted")
-    make_small(folder, photographs)
+    make_small(folder, photographs, seed=1)  # of exact copies the originals are dropped
     recipe = {"name": "small", "pool": {"parquet": "pool.parquet", "id": "id"}, "stages": STAGES}
     run_here(facts_recipe(recipe, folder / "pool.parquet"), folder / "run")
     return planted_rules.judge(recipe, folder / "run", folder / "planted.json")
