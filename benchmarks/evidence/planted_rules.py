@@ -21,6 +21,7 @@ MEANT: Mapping[str, Sequence[str]] = {
     "max_aspect_ratio": [STRETCHED],
     "min_side": [TINY],
     "top_quality": [BLURRED, COMPRESSED],
+    "top_sharpness": [BLURRED],
     "max_nsfw": [DRAWN],
     "top_alt_similarity": [WRONG_TEXT, EMPTY_TEXT],
     "per_group_content_hash": ["exact"],
@@ -31,14 +32,15 @@ MEANT: Mapping[str, Sequence[str]] = {
 """The kinds of defects that a rule is for, by its name."""
 
 OTHER_THRESHOLDS: Mapping[str, Mapping[str, float]] = {
-    "quality": {"top": 0.8},
+    "quality": {"top": 0.8, "top_sharpness": 0.9},
     "nsfw": {"max": 0.5},
     "similarity": {"top": 0.7},
 }
-"""Rules of other recipes with other thresholds, by stage."""
+"""Rules of other recipes with other thresholds, by stage, and one on a column that no recipe has a rule for."""
 
 SOURCES: Mapping[str, str] = {
     "quality.top 0.8": "laptop.yaml",
+    "quality.top_sharpness 0.9": "ours",
     "nsfw.max 0.5": "vl3syn7m.yaml",
     "similarity.top 0.7": "laptop.yaml, vl3syn7m.yaml",
     "duplicates.max_duplicate_similarity 0.96": "laptop.yaml, vl3syn7m.yaml",
