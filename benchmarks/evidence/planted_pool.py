@@ -205,8 +205,8 @@ def _planted(stock: Sequence[Piece], sound: int, each: int, rng: random.Random) 
     originals = rng.sample(range(first, len(rows)), sound)
     # Large ones last: they are taken first, for the copies that are smaller; these should not be too small as well.
     originals.sort(key=lambda row: min(decode(rows[row][-1]).size) >= _LARGE)
-    for kind, change in sorted(COPIES.items(), key=lambda item: not item[0].startswith("scaled")):
+    for kind, copied in sorted(COPIES.items(), key=lambda item: not item[0].startswith("scaled")):
         for original in (originals.pop() for _ in range(each)):
             _, photograph, _, text, data = rows[original]
-            rows.append((kind, photograph, original, text, change(data)))
+            rows.append((kind, photograph, original, text, copied(data)))
     return rows + [(TEXT, "", None, None, as_jpeg(page(rng), _QUALITY)) for _ in range(each)]
