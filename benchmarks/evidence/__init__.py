@@ -1,0 +1,1 @@
+"""What the pipeline does for a data set, measured: docs/evidence.md."""
