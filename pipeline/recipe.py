@@ -16,7 +16,7 @@ from core.secrets import refuse_credentials_within
 from core.stages import FILM, IMAGE, IMAGE_INPUTS, MEDIA_INPUTS, GroupedStage, ImageStage, Stage
 from core.yaml_text import load_yaml
 from manifests.rules import Rule, as_keep, parse_rules
-from manifests.run import WRITTEN_BY
+from manifests.run import CLIPS, WRITTEN_BY, beside_films
 from manifests.schemas import INDEX
 from manifests.shards import OCR, USES
 from manifests.storage import Folder
@@ -30,9 +30,6 @@ from pipeline.stages.download.columns import DESCRIBED
 from pipeline.stages.download.stage import Download
 from pipeline.stages.over_frames import OverEmbeddings, OverFrames, for_clips
 from pipeline.stages.registry import entry_of, outside_class
-
-CLIPS = "clips"
-"""The run of the clips of a run of films, inside of its directory."""
 
 
 def pool_column(column: str) -> str | None:
@@ -141,7 +138,10 @@ def load_recipe(path: str) -> Recipe:
         text = Folder.at(folder or ("/" if path.startswith("/") else ".")).read(name)
     except OSError as error:
         raise UserError(f"{path}: no such recipe, or not readable: give the path of a YAML file") from error
-    recipe = parse_recipe(load_yaml(text, path), path)
+    written = load_yaml(text, path)
+    if isinstance(written, dict) and isinstance(written.get("pool"), dict) and WRITTEN_BY in written:
+        written = beside_films(written, folder or ("/" if path.startswith("/") else "."))
+    recipe = parse_recipe(written, path)
     if isinstance(recipe.publish, Publish):
         _check_captions(recipe, recipe.publish.subsets, path)
     return recipe

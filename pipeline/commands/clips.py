@@ -62,9 +62,9 @@ def clips(
 
 def _cut(run: str, settings: dict[str, Any], min_seconds: float | None) -> str:
     """Find the cuts, index the clips, and set the rule on their length; return the run of the clips."""
+    from manifests.run import CLIPS
     from pipeline.commands import output
     from pipeline.commands.stage import set_stages
-    from pipeline.recipe import CLIPS
 
     _find_cuts(run)
     url = f"{run.rstrip('/')}/{CLIPS}"

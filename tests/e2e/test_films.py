@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from core.errors import UserError
 from manifests import Run, open_run
 from manifests.clip_seconds import clip_seconds
-from pipeline.recipe import parse_recipe
+from pipeline.recipe import load_recipe, parse_recipe
 from tests.films import Picture, render
 from tests.runs import jobs_here, run_here
 
@@ -219,3 +219,18 @@ def test_position_of_a_wrong_stage_of_clips_is_named(tmp_path: Path) -> None:
     written["clips"]["stages"][1]["store"] = 3
     with pytest.raises(UserError, match=r"test: clips: stages\[1\] \(frames\): unknown key 'store'"):
         parse_recipe(written, "test")
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_moved_or_copied_run_reads_the_films_beside_it(pool: Path, tmp_path: Path, kept: bool) -> None:
+    """The recipe of the clips names the directory in which it was made; a copy must not read that one."""
+    run_both(recipe(pool), tmp_path / "run")
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    if not kept:
+        shutil.rmtree(tmp_path / "run")
+    film(pool / "3.mp4", [20, 20])
+    run_here({**recipe(pool), "clips": None}, tmp_path / "copy")
+    again = load_recipe(str(tmp_path / "copy/clips/recipe.yaml"))
+    clips, jobs = run_here(again.resolved(), tmp_path / "copy/clips")
+    assert jobs["frames"].computed == 2
+    assert clips.recipe["pool"]["clips"] == str(tmp_path / "copy")
