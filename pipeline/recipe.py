@@ -17,7 +17,7 @@ from core.stages import FILM, IMAGE, IMAGE_INPUTS, MEDIA_INPUTS, GroupedStage, I
 from core.yaml_text import load_yaml
 from manifests.rules import Rule, as_keep, parse_rules
 from manifests.run import CLIPS, WRITTEN_BY, beside_films
-from manifests.schemas import INDEX
+from manifests.schemas import CLIP_INDEX, FILM_INDEX, INDEX
 from manifests.shards import OCR, USES
 from manifests.storage import Folder
 from manifests.tables import fingerprint
@@ -28,7 +28,7 @@ from pipeline.pools.registry import as_recipe
 from pipeline.recipe_file import Publish, PublishClips, RecipeFile, Resources, StageEntry, parse_file, position
 from pipeline.stages.download.columns import DESCRIBED
 from pipeline.stages.download.stage import Download
-from pipeline.stages.over_frames import OverEmbeddings, OverFrames, for_clips
+from pipeline.stages.over_frames import FRAMES, TIMES, OverEmbeddings, OverFrames, for_clips
 from pipeline.stages.registry import entry_of, outside_class
 
 
@@ -286,8 +286,17 @@ def _check_reads(stage: Stage, pool: Pool, columns: Mapping[str, _StoredColumn])
             if not pool.has_columns:
                 raise UserError(f"reads {name}, a column of the pool, and only Parquet pools have columns")
         elif name not in columns:
-            remedy = stage.remedy(name)
+            remedy = _OF_CLIPS if _is_of_clips(name, pool) else stage.remedy(name)
             raise UserError(f"reads {name!r}, which no earlier stage writes{f': {remedy}' if remedy else ''}")
+
+
+_OF_CLIPS = "only clips have it: name the run of clips, RUN/clips, or put the stage under `clips:` in a recipe"
+
+
+def _is_of_clips(name: str, pool: Pool) -> bool:
+    """Return whether a run of clips would have this column, and this one, of whole films, has not."""
+    of_clips = {*CLIP_INDEX.names, FRAMES, TIMES} - {*FILM_INDEX.names}
+    return pool.has_films and not isinstance(pool, Clips) and name in of_clips
 
 
 def _resolved(step: Step) -> dict[str, Any]:
