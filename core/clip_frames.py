@@ -121,4 +121,4 @@ def check_end(film: FilmFile, start: float, end: float, last: float) -> None:
         BadSampleError: It lacks more of the piece than rounded lengths explain.
     """
     if last < start - EDGE or end - last > max(LOST[0] * (end - start), LOST[1]):
-        raise BadSampleError(f"{film}: breaks off at {last:.1f} s, before {end:.1f} s: give a whole file")
+        raise BadSampleError(f"{film}: breaks off: at {last:.1f} s, before {end:.1f} s; give a whole file")

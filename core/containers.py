@@ -127,7 +127,7 @@ def _refused(film: str | Path | FilmFile, error: Exception) -> BadSampleError:
 
 def _check_length(film: FilmFile, length: int) -> None:
     if film.length is not None and length != film.length:
-        raise BadSampleError(f"{film}: has {length:,} bytes now, and had {film.length:,}: index the pool again")
+        raise BadSampleError(f"{film}: changed: has {length:,} bytes now, had {film.length:,}; index the pool again")
 
 
 def _raise_lost(film: str | Path | FilmFile, file: WatchedFile | None) -> None:

@@ -157,8 +157,8 @@ def _check(film: str | FilmFile, walk: _Walk, duration: float | None) -> None:
     if walk.frames == 0:
         raise BadSampleError(f"{film}: no frame can be decoded: give another file")
     if not walk.length <= LONGEST_FILM:
-        raise BadSampleError(f"{film}: ends at {walk.length:,.0f} s by its times, which cannot be: give another file")
+        raise BadSampleError(f"{film}: impossible length: ends at {walk.length:,.0f} s by its times; give another file")
     lost = None if duration is None else duration - walk.length
     if not walk.is_whole if lost is None else lost > max(LOST[0] * (duration or 0), LOST[1]):
         whole = "" if duration is None else f" of {duration:.1f} s"
-        raise BadSampleError(f"{film}: breaks off at {walk.length:.1f} s{whole}: give a whole file")
+        raise BadSampleError(f"{film}: breaks off: at {walk.length:.1f} s{whole}; give a whole file")

@@ -137,7 +137,9 @@ def choose(
     path, length = video.path, video.length
     check_sampling(str(path), fps, max_frames, start, end, frames_fps=video.frames_fps, until=until)
     if start >= max(length, 1e-6):
-        raise BadSampleError(f"{path}: start {start:g} s is behind the end, {length:.1f} s: choose an earlier start")
+        raise BadSampleError(
+            f"{path}: behind the end: start {start:g} s, the film ends at {length:.1f} s; choose an earlier start"
+        )
     if until is not None and until - length > max(LOST[0] * length, LOST[1]):
         raise BadSampleError(f"{path}: {until:g} s is behind the end, {length:.1f} s: give times in seconds")
     times, moments = plan(length, video.rate, fps, max_frames, start, end, sampling=sampling, until=until)
@@ -276,6 +278,6 @@ def _check_end(video: Video, taken: int, last: float) -> None:
     lost = video.moments[-1] - last
     if taken == 0 or (taken < len(video.times) and lost > max(LOST[0] * video.moments[-1], LOST[1])):
         raise BadSampleError(
-            f"{video.path}: breaks off at {last:.1f} s, before {video.moments[-1]:.1f} s: "
+            f"{video.path}: breaks off: at {last:.1f} s, before {video.moments[-1]:.1f} s; "
             f"give a whole file, or end={last:.1f}"
         )

@@ -124,17 +124,20 @@ class ClipReader(ImageFacts):
         """
         if end is None:
             raise BadSampleError(f"{film}: a clip without an end: index the clips again")
+        if start is not None and end <= start:
+            raise BadSampleError(f"{film}: empty clip: `trim` and `snap` leave nothing of its scene")
         stage, whole = self._stage, self._probed(film)
         video = choose(whole, stage.fps, stage.max_frames, start, end)
         if end - whole.length > LOST[1]:
             raise BadSampleError(
-                f"{film}: the clip ends at {end:.1f} s, the film at {whole.length:.1f} s: index the films again"
+                f"{film}: behind the end: the clip ends at {end:.1f} s, the film at {whole.length:.1f} s; "
+                "index the films again"
             )
         sampler = _Sampler(len(video.times), stage.stored, stage.quality)
         _, times = decode(video, sampler.add, side=stage.side, threads=1, restarted=sampler.restart)
         if len(times) < len(video.times) and whole.length - end > LOST[1]:
             raise BadSampleError(
-                f"{film}: breaks off at {times[-1]:.1f} s, within the clip from {start:.1f} s to {end:.1f} s: "
+                f"{film}: breaks off: at {times[-1]:.1f} s, within the clip from {start:.1f} s to {end:.1f} s; "
                 "give a whole file"
             )
         frames, numbers = sampler.stored()

@@ -26,6 +26,8 @@ from manifests.verdict import StoredStage, Verdict, evaluate_rules
 RECIPE = "recipe.yaml"
 WRITTEN_BY = "vl3syn"
 """Key that marks the recipe of a run. Its value is the version that resolved the recipe."""
+CLIPS = "clips"
+"""The run of the clips of a run of films, inside of its directory."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -204,7 +206,26 @@ def open_run(url: str | os.PathLike[str]) -> Run:
     if not isinstance(recipe, dict) or WRITTEN_BY not in recipe:
         raise UserError(f"{where} is a recipe, but not of a run; choose another run directory")
     _check_recipe(recipe, where)
-    return Run(os.fspath(url), folder, recipe)
+    return Run(os.fspath(url), folder, beside_films(recipe, os.fspath(url)))
+
+
+def beside_films(recipe: Mapping[str, Any], url: str) -> Mapping[str, Any]:
+    """Return the recipe of a run of clips with the run of films that it lies in, wherever both were made.
+
+    A directory may be moved, or copied with all that is in it. Recipes of other runs are returned as they are.
+
+    Args:
+        recipe: The recipe of a run.
+        url: The run's directory.
+    """
+    pool = recipe.get("pool") or {}
+    above, _, name = (url.rstrip("/") if "://" in url else os.path.abspath(url)).rpartition("/")
+    if name != CLIPS or pool.get("clips", above) == above or not Folder.at(above or "/").exists(RECIPE):
+        return recipe
+    films = load_yaml(Folder.at(above or "/").read(RECIPE), f"{above}/{RECIPE}")
+    if not isinstance(films, dict) or WRITTEN_BY not in films:
+        return recipe
+    return {**recipe, "pool": {**pool, "clips": above}}
 
 
 def _check_recipe(recipe: Mapping[str, Any], where: str) -> None:

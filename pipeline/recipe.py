@@ -16,8 +16,8 @@ from core.secrets import refuse_credentials_within
 from core.stages import FILM, IMAGE, IMAGE_INPUTS, MEDIA_INPUTS, GroupedStage, ImageStage, Stage
 from core.yaml_text import load_yaml
 from manifests.rules import Rule, as_keep, parse_rules
-from manifests.run import WRITTEN_BY
-from manifests.schemas import INDEX
+from manifests.run import CLIPS, WRITTEN_BY, beside_films
+from manifests.schemas import CLIP_INDEX, FILM_INDEX, INDEX
 from manifests.shards import OCR, USES
 from manifests.storage import Folder
 from manifests.tables import fingerprint
@@ -28,11 +28,8 @@ from pipeline.pools.registry import as_recipe
 from pipeline.recipe_file import Publish, PublishClips, RecipeFile, Resources, StageEntry, parse_file, position
 from pipeline.stages.download.columns import DESCRIBED
 from pipeline.stages.download.stage import Download
-from pipeline.stages.over_frames import OverEmbeddings, OverFrames, for_clips
+from pipeline.stages.over_frames import FRAMES, TIMES, OverEmbeddings, OverFrames, for_clips
 from pipeline.stages.registry import entry_of, outside_class
-
-CLIPS = "clips"
-"""The run of the clips of a run of films, inside of its directory."""
 
 
 def pool_column(column: str) -> str | None:
@@ -141,7 +138,10 @@ def load_recipe(path: str) -> Recipe:
         text = Folder.at(folder or ("/" if path.startswith("/") else ".")).read(name)
     except OSError as error:
         raise UserError(f"{path}: no such recipe, or not readable: give the path of a YAML file") from error
-    recipe = parse_recipe(load_yaml(text, path), path)
+    written = load_yaml(text, path)
+    if isinstance(written, dict) and isinstance(written.get("pool"), dict) and WRITTEN_BY in written:
+        written = beside_films(written, folder or ("/" if path.startswith("/") else "."))
+    recipe = parse_recipe(written, path)
     if isinstance(recipe.publish, Publish):
         _check_captions(recipe, recipe.publish.subsets, path)
     return recipe
@@ -286,8 +286,17 @@ def _check_reads(stage: Stage, pool: Pool, columns: Mapping[str, _StoredColumn])
             if not pool.has_columns:
                 raise UserError(f"reads {name}, a column of the pool, and only Parquet pools have columns")
         elif name not in columns:
-            remedy = stage.remedy(name)
+            remedy = _OF_CLIPS if _is_of_clips(name, pool) else stage.remedy(name)
             raise UserError(f"reads {name!r}, which no earlier stage writes{f': {remedy}' if remedy else ''}")
+
+
+_OF_CLIPS = "only clips have it: name the run of clips, RUN/clips, or put the stage under `clips:` in a recipe"
+
+
+def _is_of_clips(name: str, pool: Pool) -> bool:
+    """Return whether a run of clips would have this column, and this one, of whole films, has not."""
+    of_clips = {*CLIP_INDEX.names, FRAMES, TIMES} - {*FILM_INDEX.names}
+    return pool.has_films and not isinstance(pool, Clips) and name in of_clips
 
 
 def _resolved(step: Step) -> dict[str, Any]:

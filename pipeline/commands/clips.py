@@ -53,6 +53,7 @@ def clips(
     given = {"min_score": min_score, "min_gap": min_gap, "longest": longest, "trim": trim, "snap": snap}
     url = _cut(run_, {name: value for name, value in given.items() if value is not None}, min_seconds)
     of_clips = open_run(url)
+    _say_what_is_pending(of_clips)
     if json_:
         output.print_json(_seconds(of_clips, films).to_dicts())
         return
@@ -62,9 +63,9 @@ def clips(
 
 def _cut(run: str, settings: dict[str, Any], min_seconds: float | None) -> str:
     """Find the cuts, index the clips, and set the rule on their length; return the run of the clips."""
+    from manifests.run import CLIPS
     from pipeline.commands import output
     from pipeline.commands.stage import set_stages
-    from pipeline.recipe import CLIPS
 
     _find_cuts(run)
     url = f"{run.rstrip('/')}/{CLIPS}"
@@ -74,6 +75,16 @@ def _cut(run: str, settings: dict[str, Any], min_seconds: float | None) -> str:
             for job in set_stages(url, [{"stage": "clip_length", "keep": {"min_seconds": min_seconds}}]):
                 output.announce(job)
     return url
+
+
+def _say_what_is_pending(run: Run) -> None:
+    """Say how clips that are new get the facts of the stages that others have already."""
+    from manifests.run import RECIPE
+    from pipeline.commands import output
+
+    if pending := sum(stage.pending for stage in run.funnel().stages):
+        again = f"vl3syn run {run.url}/{RECIPE} --run {run.url}"
+        output.say(f"{pending:,} clips are new to a stage of the run of clips: `{again}` computes them")
 
 
 def _find_cuts(run: str) -> None:

@@ -28,14 +28,14 @@ def dry_run(recipe: str, url: str, refit: bool, measure: bool, sample: int | Non
     trial = None
     if measure and not plan.errors:
         images = sample or SAMPLE
-        output.say(f"measuring up to {images} images in a temporary run directory beside {url}")
+        output.say(f"measuring up to {images} {checked.pool.noun}s in a temporary run directory beside {url}")
         trial = try_out(checked, plan, listing, url, images)
     if json_:
         output.print_json({**plan.as_json(), **({"trial": trial.as_json()} if trial else {})})
     else:
         _print_plan(plan)
         if trial:
-            _print_trial(trial)
+            _print_trial(trial, checked.pool.noun, "the films, without their clips" if plan.clips else "the whole run")
     if plan.errors:
         raise UserError(plan.errors[0])
     if trial and trial.stopped:
@@ -54,15 +54,17 @@ def _print_plan(plan: Preview) -> None:
         ("images to publish", _size(plan.image_bytes, "at most ")),
     ]
     output.print_rows("what a run would do", ("what", "value"), rows)
-    stages = [(s.stage, s.stored, _to_compute(s), _row_size(s), s.runs, s.lacks or "") for s in plan.stages]
-    output.print_rows("stages", ("stage", "stored", "to compute", "a row", "where", "lacks"), stages)
-    models = {m.name: m for s in plan.stages for m in s.models}
+    for title, of_these in (("stages", plan.stages), ("stages over the clips", plan.clips)):
+        stages = [(s.stage, s.stored, _to_compute(s), _row_size(s), s.runs, s.lacks or "") for s in of_these]
+        if stages or of_these is plan.stages:
+            output.print_rows(title, ("stage", "stored", "to compute", "a row", "where", "lacks"), stages)
+    models = {m.name: m for s in (*plan.stages, *plan.clips) for m in s.models}
     if models:
         lines = [(m.name, m.licence or "unknown", _here(m), m.weights) for m in models.values()]
         output.print_rows("models", ("model", "licence", "here", "weights"), lines)
 
 
-def _print_trial(trial: Trial) -> None:
+def _print_trial(trial: Trial, noun: str, what: str) -> None:
     from pipeline.commands import output
 
     rows = [
@@ -78,12 +80,10 @@ def _print_trial(trial: Trial) -> None:
         )
         for t in trial.stages
     ]
-    columns = ("stage", "measured", "errors", "images/s", "a row", "rows of the run", "time", "note")
-    output.print_rows(f"measured with {trial.images:,} images", columns, rows)
+    columns = ("stage", "measured", "errors", f"{noun}s/s", "a row", "rows of the run", "time", "note")
+    output.print_rows(f"measured with {trial.images:,} {noun}s", columns, rows)
     size = _size(None if trial.run_bytes is None else round(trial.run_bytes), "at most ")
-    output.out.print(
-        f"the whole run: {_span(trial.run_seconds)}; {size} of facts and downloads", style="bold", markup=False
-    )
+    output.out.print(f"{what}: {_span(trial.run_seconds)}; {size} of facts and downloads", style="bold", markup=False)
 
 
 def _to_compute(stage: StagePreview) -> str:

@@ -159,7 +159,7 @@ def _recipe(path: str) -> Finding:
     except UserError as error:
         return Finding(what, "broken", str(error))
     lacks = []
-    for step in recipe.steps:
+    for step in (*recipe.steps, *(recipe.clips.steps if recipe.clips else ())):
         try:
             step.stage.check_settings()
             step.stage.check_available()

@@ -77,7 +77,7 @@ def check_nodes(
         return
     check_absolute(recipe, run, only, out)
     folders = {"run": run, **({"out": out} if out else {})}
-    paths = [*_models(recipe, only), *_shards(recipe.pool, run, listing)]
+    paths = [*_models(recipe, only), *pool_files(recipe.pool, run, listing)]
     with ExitStack() as stack:
         for what, path in folders.items():
             folder = Folder.at(path)
@@ -134,7 +134,8 @@ def _models(recipe: Recipe, only: Sequence[str] | None) -> Iterator[LocalPath]:
                     yield LocalPath(f"{step.name}: {'model' if name in step.stage.models else name}", path)
 
 
-def _shards(pool: Pool, run: str, listing: Listing | None) -> Iterator[LocalPath]:
+def pool_files(pool: Pool, run: str, listing: Listing | None) -> Iterator[LocalPath]:
+    """Yield some local files of a pool, spread over it: of its listing, else of the run's index."""
     root = listing.root if listing else pool.root()
     if not root.local:
         return
@@ -146,7 +147,8 @@ def _shards(pool: Pool, run: str, listing: Listing | None) -> Iterator[LocalPath
         rows = index.select(pl.len()).collect(engine="streaming").item()
         every = index.gather_every(-(-rows // _SHARDS) or 1).collect(engine="streaming")
         names = every["shard"].unique(maintain_order=True).to_list()
-    yield from (LocalPath("pool", f"{root.path}/{name}") for name in names)
+    files = dict.fromkeys(name.partition("//")[0] for name in names)  # of clips: the file that holds their film
+    yield from (LocalPath("pool", f"{root.path}/{name}") for name in files)
 
 
 def _probe(folder: Path) -> tempfile._TemporaryFileWrapper[bytes]:

@@ -120,6 +120,7 @@ class Preview:
         fact_bytes: Bytes of the numbers and embeddings to store, at most; None: unknown.
         image_bytes: Bytes of the images that may be published, at most; None: unknown, or still to download.
         errors: What `vl3syn run` would refuse before it computes anything; it names the first.
+        clips: For films, the stages over their clips. How many clips there are is unknown until the films are cut.
     """
 
     pool: PoolPreview
@@ -127,6 +128,7 @@ class Preview:
     fact_bytes: int | None
     image_bytes: int | None
     errors: tuple[str, ...]
+    clips: tuple[StagePreview, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -143,21 +145,38 @@ def preview(recipe: Recipe, url: str, refit: bool = False) -> tuple[Preview, Lis
     recipe = resolve_fitted(recipe, folder, refit)
     index = index_table(folder, recipe.pool.index_schema)
     lacks = {step.name: problem for step in never_ran(recipe, url) if (problem := _lacks(step, recipe, index))}
+    clips = tuple(_over_clips(recipe, url, refit))
+    refused = [*lacks.values(), *(stage.lacks for stage in clips if stage.lacks)]
     try:
         listing = open_pool(recipe.pool, url)
     except UserError as error:
-        raise UserError(next(iter(lacks.values()), str(error))) from error
-    if not lacks:
+        raise UserError(next(iter(refused), str(error))) from error
+    if not refused:
         check_run(recipe, url)
     run = Run(url, folder, {})
     pool, gone = _pool(recipe, run, listing)
     if not pool.unread:
         check_ids(index, recipe.pool)
     stages = tuple(_stages(run, recipe, pool, gone, lacks))
-    rows = [stage.to_compute for stage in stages]
+    rows = [stage.to_compute for stage in (*stages, *clips)]
     facts = None if None in rows else sum(stage.row_bytes * (stage.to_compute or 0) for stage in stages)
-    errors = [stage.lacks for stage in stages if stage.lacks]
-    return Preview(pool, stages, facts, pool.image_bytes, tuple(errors)), listing
+    errors = [stage.lacks for stage in (*stages, *clips) if stage.lacks]
+    return Preview(pool, stages, facts, pool.image_bytes, tuple(errors), clips), listing
+
+
+def _over_clips(recipe: Recipe, url: str, refit: bool) -> Iterator[StagePreview]:
+    """Yield the stages over the clips of films; the films are not cut for this."""
+    of_clips = recipe.clips_of(url)
+    if of_clips is None:
+        return
+    folder = Folder.at(of_clips[1])
+    part = resolve_fitted(of_clips[0], folder, refit)
+    run = Run(of_clips[1], folder, {})
+    index = index_table(folder, part.pool.index_schema)
+    missing = {step.name for step in never_ran(part, run.url)}
+    for step in part.steps:
+        problem = _lacks(step, part, index) if step.name in missing else None
+        yield _stage(step, stored_stage(run, step), None, False, problem)
 
 
 def _pool(recipe: Recipe, run: Run, listing: Listing) -> tuple[PoolPreview, pl.DataFrame]:
@@ -197,11 +216,12 @@ def _pool(recipe: Recipe, run: Run, listing: Listing) -> tuple[PoolPreview, pl.D
 
 def _rows_of(recipe: Recipe, listing: Listing, shards: pa.Table, index: Table) -> pl.DataFrame | None:
     """Return `id`, `error` and `bytes` of the rows of few, small shards, with the ids that a run gives them."""
-    if shards.num_rows > _FEW_SHARDS or sum(shards["bytes"].to_pylist()) > _FEW_BYTES:
+    if shards.num_rows > _FEW_SHARDS or sum(recipe.pool.work(shards)) > _FEW_BYTES:
         return None
     columns = ["id", "error", "bytes"]
     read = [INDEX.empty_table().select(columns)]
-    step = max(shards.num_rows, 1) if recipe.pool.shard_is_image else 1  # lists unpack to much more than their bytes
+    together = recipe.pool.shard_is_image or not recipe.pool.bytes_are_work
+    step = max(shards.num_rows, 1) if together else 1  # lists unpack to much more than their bytes
     for start in range(0, shards.num_rows, step):
         chunk = shards.slice(start, step)
         rows = keep_ids(recipe.pool.index(listing.root, chunk), chunk, recipe.pool, index)

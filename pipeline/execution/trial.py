@@ -115,7 +115,7 @@ def _read(pool: Pool, listing: Listing, shards: pa.Table, images: int) -> pa.Tab
     """Return the index rows of some shards, chosen by a hash, until there are enough images."""
     chosen = pl.DataFrame(shards)
     chosen = chosen.sort(pl.col("path").hash(0)).head(2 * images if pool.shard_is_image else _SHARDS)
-    step = max(chosen.height, 1) if pool.shard_is_image else 1
+    step = max(chosen.height, 1) if pool.shard_is_image or not pool.bytes_are_work else 1
     tables, usable = [pool.index_schema.empty_table()], 0
     for start in range(0, chosen.height, step):
         chunk = chosen.slice(start, step).to_arrow(compat_level=pl.CompatLevel.oldest()).cast(shards.schema)

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field, SerializeAsAny
 
 from core.errors import UserError
@@ -44,6 +45,7 @@ class Clips(PieceSettings, Pool):
         films: Its pool.
     """
 
+    noun: ClassVar = "clip"
     has_images: ClassVar = False
     has_films: ClassVar = True
     bytes_are_work: ClassVar = False
@@ -132,9 +134,11 @@ def _fate() -> pl.Expr:
 
 def _cuts(table: Table, fates: Mapping[int, str | None]) -> Iterator[tuple[int, Sequence[Any]]]:
     """Yield the id of each film that is kept, and the columns `CUTS`."""
-    for _, part in walk(table, ["id", *CUTS, "error"])[1]:
+    kept = pa.array([id_ for id_, fate in fates.items() if fate is None], pa.int64())
+    for _, whole in walk(table, ["id", *CUTS, "error"])[1]:
+        part = whole.filter(pc.is_in(whole["id"], kept))  # a part has the cuts of many films
         for id_, error, *cuts in zip(*(part[name].to_pylist() for name in ("id", "error", *CUTS)), strict=True):
-            if error is None and fates.get(id_, "") is None:
+            if error is None:
                 yield id_, cuts
 
 

@@ -60,13 +60,14 @@ class FrameFacts(ImageFacts):
             raise BadSampleError("no frames: nothing is stored")
         if self._middle_only:
             middle = len(frames) // 2
-            frames, times = frames[middle : middle + 1], times[middle : middle + 1]
-        return ClipFrames([self._prepare(frame, others) for frame in frames], times)
+            return ClipFrames([self._prepare(frames[middle], b"".join(frames), others)], times[middle : middle + 1])
+        return ClipFrames([self._prepare(frame, frame, others) for frame in frames], times)
 
-    def _prepare(self, frame: bytes, others: Sequence[Any]) -> Any:
+    def _prepare(self, frame: bytes, encoded: bytes, others: Sequence[Any]) -> Any:
+        """Prepare a frame. `encoded` are the bytes that are hashed: a clip is a copy if all its frames are."""
         left, reads = iter(others), self._stage.reads
         inputs = {name: next(left) for name in reads if name not in IMAGE_INPUTS}
-        inputs |= {ENCODED: frame, PORTABLE: frame}  # a stored frame is an upright JPEG
+        inputs |= {ENCODED: encoded, PORTABLE: frame}  # a stored frame is an upright JPEG
         inputs |= {IMAGE: decode(frame, self._facts.side)} if IMAGE in reads else {}
         return self._facts.prepare(*(inputs[name] for name in reads))
 

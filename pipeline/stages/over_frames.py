@@ -141,7 +141,8 @@ def for_clips(stage: Stage) -> Stage:
     """Return the stage that a run of clips computes: over frames, if it is one for images.
 
     Raises:
-        UserError: It asks a model for a text about an image, which would be one for each frame.
+        UserError: It asks a model for a text about an image, which would be one for each frame; or two columns of clips
+            would have the same name.
     """
     if isinstance(stage, ImageStage) and not set(IMAGE_INPUTS).isdisjoint(stage.reads):
         if stage.journaled:
@@ -149,9 +150,19 @@ def for_clips(stage: Stage) -> Stage:
                 f"{stage.name} is for images: for clips there are dense_caption, summary and questions, which read "
                 "all frames of a clip at once"
             )
-        return OverFrames(inner=stage)
+        return _checked(OverFrames(inner=stage))
     if isinstance(stage, LoadedStage) and stage.per_frame:
-        return OverEmbeddings(inner=stage)
+        return _checked(OverEmbeddings(inner=stage))
+    return stage
+
+
+def _checked(stage: OverFrames | OverEmbeddings) -> OverFrames | OverEmbeddings:
+    """Refuse a stage for images of which two columns would be one of clips."""
+    names = stage.writes.names
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UserError(
+            f"{stage.name} writes {twice}, and for clips {twice} is also made from another of its columns: rename one"
+        )
     return stage
 
 

@@ -157,7 +157,7 @@ def test_odd_sides_lose_a_pixel(tmp_path: Path) -> None:
 
 @both
 def test_piece_that_the_film_lacks_is_refused(film: Path, tmp_path: Path, write: Write) -> None:
-    with pytest.raises(BadSampleError, match=r"a.mp4: breaks off at 9.9 s, before 14.0 s"):
+    with pytest.raises(BadSampleError, match=r"a.mp4: breaks off: at 9.9 s, before 14.0 s"):
         write(of_path(film), 9.0, 14.0, tmp_path, "clip")
     with pytest.raises(BadSampleError, match=r"breaks off"):
         write(of_path(film), 10.5, 10.9, tmp_path, "clip")

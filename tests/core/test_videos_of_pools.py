@@ -38,7 +38,7 @@ def test_times_are_chosen_again_without_reading(tmp_path: Path) -> None:
     assert choose(video, fps=4, max_frames=3, start=1) == probe(path, fps=4, max_frames=3, start=1)
     path.unlink()
     assert choose(video, fps=5, start=2, end=2.5).times == (2, 2.2, 2.4)
-    with pytest.raises(BadSampleError, match=r"start 3 s is behind the end, 3\.0 s"):
+    with pytest.raises(BadSampleError, match=r"behind the end: start 3 s, the film ends at 3\.0 s"):
         choose(video, start=3)
 
 
@@ -54,7 +54,7 @@ def test_clip_behind_the_break_of_a_film_is_an_error(tmp_path: Path, start: floa
     whole = render(tmp_path / "whole.mkv", [*PICTURES] * 10, stamps=range(0, 600, 2)).read_bytes()
     path = tmp_path / "cut.mkv"
     path.write_bytes(whole[: len(whole) // 3])
-    with pytest.raises(BadSampleError, match=r"cut\.mkv: (breaks off at|no frame can be decoded)"):
+    with pytest.raises(BadSampleError, match=r"cut\.mkv: (breaks off: at|no frame can be decoded)"):
         decode(probe(path, fps=2, start=start, end=end), np.copy)
 
 
@@ -68,5 +68,5 @@ def test_frames_of_too_many_pixels_are_refused(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(containers, "MAX_PIXELS", 10_000)
     with pytest.raises(BadSampleError, match=r"too large: frames of 192 × 128 pixels, more than 10,000"):
         probe(large)
-    with pytest.raises(BadSampleError, match=r"grown\.h264: breaks off at [23]\.\d s"):
+    with pytest.raises(BadSampleError, match=r"grown\.h264: breaks off: at [23]\.\d s"):
         decode(probe(grown, fps=2), np.copy)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from core.errors import UserError
 from manifests import Run, open_run
 from manifests.clip_seconds import clip_seconds
-from pipeline.recipe import parse_recipe
+from pipeline.execution.preview import preview
+from pipeline.recipe import load_recipe, parse_recipe
 from tests.films import Picture, render
 from tests.runs import jobs_here, run_here
 
@@ -219,3 +220,46 @@ def test_position_of_a_wrong_stage_of_clips_is_named(tmp_path: Path) -> None:
     written["clips"]["stages"][1]["store"] = 3
     with pytest.raises(UserError, match=r"test: clips: stages\[1\] \(frames\): unknown key 'store'"):
         parse_recipe(written, "test")
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_moved_or_copied_run_reads_the_films_beside_it(pool: Path, tmp_path: Path, kept: bool) -> None:
+    """The recipe of the clips names the directory in which it was made; a copy must not read that one."""
+    run_both(recipe(pool), tmp_path / "run")
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    if not kept:
+        shutil.rmtree(tmp_path / "run")
+    film(pool / "3.mp4", [20, 20])
+    run_here({**recipe(pool), "clips": None}, tmp_path / "copy")
+    again = load_recipe(str(tmp_path / "copy/clips/recipe.yaml"))
+    clips, jobs = run_here(again.resolved(), tmp_path / "copy/clips")
+    assert jobs["frames"].computed == 2
+    assert clips.recipe["pool"]["clips"] == str(tmp_path / "copy")
+
+
+@pytest.mark.usefixtures("here")
+def test_clips_that_wait_for_stages_are_told_of(pool: Path, tmp_path: Path, vl3syn: Callable[..., Any]) -> None:
+    run_both(recipe(pool), tmp_path / "run")
+    done = vl3syn("clips", "--run", tmp_path / "run", "--longest", 2)
+    assert done.returncode == 0, done.stderr
+    assert f"4 clips are new to a stage of the run of clips: `vl3syn run {tmp_path}/run/clips/recipe" in done.stderr
+
+
+@pytest.mark.parametrize("stage", ["frames", "quality", "clip_length"])
+def test_stage_of_clips_over_films_is_told_where_to_go(tmp_path: Path, stage: str) -> None:
+    with pytest.raises(UserError, match=r"only clips have it: name the run of clips, RUN/clips, or put the stage unde"):
+        parse_recipe({"pool": {"videos": str(tmp_path)}, "stages": [{"stage": stage}]}, "test")
+
+
+def test_plan_of_films_names_what_stages_over_clips_lack(
+    pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    written = recipe(pool)
+    written["clips"]["stages"].append({"stage": "quality", "resources": {"num_cpus": 2000}})
+    plan, _ = preview(parse_recipe(written, "test"), str(tmp_path / "run"))
+    assert [stage.stage for stage in plan.clips] == ["clip_length", "frames", "hashes", "quality"]
+    assert len(plan.errors) == 1
+    assert plan.errors[0].startswith("quality: an actor needs 2000 CPU")
+    assert plan.clips[-1].lacks == plan.errors[0]
+    assert (plan.clips[1].to_compute, plan.fact_bytes) == (None, None)

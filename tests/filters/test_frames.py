@@ -226,7 +226,7 @@ def test_last_frame_is_stored_where_the_film_lacks_the_planned(tmp_path: Path) -
     assert facts_of(whole, 0, 10, stored=5)["frame_times"] == [0, 2, 4.5, 7, 9.5]
     facts = facts_of(cut(0.94), 0, 10, stored=5)
     assert (facts["sampled"], facts["frame_times"]) == (19, [0, 2, 4.5, 7, 9])
-    with pytest.raises(BadSampleError, match=r"cut\.mkv: breaks off at 8\.0 s, within the clip from 6\.0 s to 8\.5 s"):
+    with pytest.raises(BadSampleError, match=r"cut\.mkv: breaks off: at 8\.0 s, within the clip from 6\.0 s to 8\.5 s"):
         facts_of(cut(0.8), 6, 8.5, fps=10)
 
 
@@ -267,9 +267,9 @@ def test_film_inside_of_a_file_gives_the_same_facts(tmp_path: Path) -> None:
 def test_clip_outside_of_its_film_is_an_error(tmp_path: Path) -> None:
     path = render(tmp_path / "a.mkv", [blank(90)] * 30)
     for start, end, problem in [
-        (5, 6, r"start 5 s is behind the end, 3.0 s"),
-        (2, 5, r"the clip ends at 5.0 s, the film at 3.0 s: index the films again"),
-        (2, 2, r"give numbers"),
+        (5, 6, r"behind the end: start 5 s, the film ends at 3.0 s"),
+        (2, 5, r"behind the end: the clip ends at 5.0 s, the film at 3.0 s; index the films again"),
+        (2, 2, r"a\.mkv: empty clip: `trim` and `snap` leave nothing of its scene$"),
         (float("nan"), 2, r"give numbers"),
         (1, None, r"a clip without an end"),
         (None, 1, r"give numbers"),

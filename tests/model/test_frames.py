@@ -135,7 +135,7 @@ def test_truncated_file_is_refused_with_its_last_time(clip: Path, tmp_path: Path
     whole = write(tmp_path / "whole.mkv", TENTHS)
     cut = tmp_path / "cut.mkv"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    with pytest.raises(ValueError, match=r"breaks off at .* s, before 9.0 s: give a whole file, or end="):
+    with pytest.raises(ValueError, match=r"breaks off: at .* s, before 9.0 s; give a whole file, or end="):
         decode(probe(cut), (28, 28))
 
 

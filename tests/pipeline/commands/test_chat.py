@@ -187,7 +187,7 @@ def test_dtype_can_be_chosen(ask: Ask) -> None:
         (("ckpt", "\udcff?"), "message 1: not valid Unicode: U+DCFF at character 0 is half of one"),
         (("ckpt", "?", "--system", "a\udcff"), "message 0: not valid Unicode: U+DCFF at character 1 is half of one"),
         (("none", "?"), "config.json: cannot be read: give a folder with a checkpoint"),
-        (("ckpt", "--video", "clip.mp4", "--start", "60", "?"), "start 60 s is behind the end"),
+        (("ckpt", "--video", "clip.mp4", "--start", "60", "?"), "behind the end: start 60 s, the film ends at"),
         (("ckpt", "--device", "nonsense", "?"), "--device nonsense: "),
         (("ckpt", "--device", "meta", "?"), "--device meta: holds no weights: use cuda or cpu"),
         (("ckpt", "--image", "/dev/zero", "?"), "/dev/zero: not a file, but a pipe, socket or device"),

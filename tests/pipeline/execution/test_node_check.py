@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 from core.errors import UserError
-from pipeline.execution.node_check import LocalPath, check_absolute, check_nodes, difference, look
+from manifests.storage import Folder
+from pipeline.execution.node_check import LocalPath, check_absolute, check_nodes, difference, look, pool_files
+from pipeline.pools import Listing, Shard
+from pipeline.pools.listing import shard_table
 from pipeline.recipe import parse_recipe
 
 
@@ -84,3 +87,11 @@ def test_no_cluster_is_asked_about_urls(monkeypatch: pytest.MonkeyPatch, bucket:
     checked = parse_recipe({**ABSOLUTE, "pool": {"images": f"{bucket}/none"}}, "test")
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
     check_nodes(checked, f"{bucket}/run")
+
+
+def test_film_inside_of_a_tar_is_compared_as_the_tar(tmp_path: Path) -> None:
+    """A shard of a run of clips is a film: its file, and behind `//` its name in the file."""
+    films = parse_recipe({"pool": {"videos": str(tmp_path)}}, "test").pool
+    shards = shard_table([Shard("0.tar//a.mp4", 1), Shard("0.tar//b.mp4", 2), Shard("c.mp4", 3)])
+    paths = [path.path for path in pool_files(films, "run", Listing(Folder.at(tmp_path), shards))]
+    assert paths == [f"{tmp_path}/0.tar", f"{tmp_path}/c.mp4"]

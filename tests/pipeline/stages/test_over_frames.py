@@ -155,3 +155,23 @@ def test_aesthetic_is_that_of_each_frame(tmp_path: Path) -> None:
     assert rows[0]["aesthetic_min"] == pytest.approx(scores[:2].min(), abs=1e-3)
     assert rows[2]["aesthetic_max"] == pytest.approx(scores[2], abs=1e-3)
     assert (rows[1]["aesthetic"], rows[1]["error"]) == (None, "no frames: nothing is stored")
+
+
+class Extremes(Brightness):
+    """A number, and another one that is called like the smallest value of the first."""
+
+    name: ClassVar = "extremes"
+    writes: ClassVar = pa.schema([column(name, pa.int32(), "Level", 0, 255) for name in ("level", "level_min")])
+
+
+def test_two_columns_of_one_name_are_refused() -> None:
+    with pytest.raises(UserError, match="extremes writes level_min, and for clips level_min is also made from another"):
+        for_clips(Extremes())
+
+
+def test_clips_with_one_frame_in_common_are_no_copies() -> None:
+    """A black frame in the middle makes no two clips equal."""
+    facts = for_clips(Hashes()).load()
+    clips = [[jpeg(level), jpeg(0), jpeg(level)] for level in (40, 80, 40)]
+    hashes = facts([facts.prepare(frames, [0.0, 1.0, 2.0]) for frames in clips])["content_hash"].to_pylist()
+    assert hashes[0] == hashes[2] != hashes[1]
