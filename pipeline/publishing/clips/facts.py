@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from core.errors import UserError
-from core.stages import FILM
+from core.stages import FILM, Stage
 from core.text import printable
 from pipeline.execution.job_columns import Columns
 from pipeline.recipe import Recipe
@@ -34,6 +34,7 @@ PLACE = ("film_id", "start", "end")
 _INDEX = ("film_id", "start", "end", "width", "height", "license", "url", "shard", "key")
 _UNKNOWN = "unknown"
 _PROMPT = "_prompt"
+_ALL = 1 << 31  # frames
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,12 @@ class Author:
     Attributes:
         model: Name of the model, or of several.
         prompt: The column with the hash of the prompt of each row; empty: there is none.
-        sees_frames: Whether it was shown the stored frames of the clip: then it reads their times.
+        most_frames: Most of the stored frames of a clip that it was shown, evenly spaced ones; 0: it saw none.
     """
 
     model: str
     prompt: str = ""
-    sees_frames: bool = False
+    most_frames: int = 0
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def facts_of(recipe: Recipe) -> Facts:
         written = [name for name in (*TEXTS, EVENTS, QUESTIONS) if name in writes.names]
         prompt = next((f.name for f in writes if f.name.endswith(_PROMPT) and pa.types.is_string(f.type)), "")
         model = ", ".join(sorted(map(_name, step.stage.models))) or _UNKNOWN
-        authors |= dict.fromkeys(written, Author(model, prompt, FRAME_TIMES in step.stage.reads))
+        authors |= dict.fromkeys(written, Author(model, prompt, _most_frames(step.stage)))
         read = [
             *written,
             *([prompt] if written and prompt else []),
@@ -107,6 +108,10 @@ def facts_of(recipe: Recipe) -> Facts:
         tables |= dict.fromkeys(read, step.table)
         fields |= {name: writes.field(name) for name in read}
     return Facts(Columns(names=[*fields, FILM], tables=tables, fields=fields), authors)
+
+
+def _most_frames(stage: Stage) -> int:
+    return int(getattr(stage, "max_frames", _ALL)) if FRAME_TIMES in stage.reads else 0
 
 
 def _name(model: Any) -> str:
