@@ -11,7 +11,7 @@ from typing import Any
 
 from core.errors import UserError
 from core.film_notes import Note, fitting, question_over
-from core.__pycache__.frame_sampling.cpython-311.pyc import FOLDER_FPS
+from core.frame_sampling import FOLDER_FPS
 from core.videos import probe
 from model.chat import Chat
 

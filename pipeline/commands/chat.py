@@ -144,7 +144,7 @@ def _talk_about(
 
 def _check_long(film: str, part: float, frames_fps: float | None) -> None:
     """Check a long film and its parts, before a model is loaded."""
-    from core.__pycache__.frame_sampling.cpython-311.pyc import FOLDER_FPS
+    from core.frame_sampling import FOLDER_FPS
     from model.long_film import parts
 
     parts(film, part, FOLDER_FPS if frames_fps is None else frames_fps)

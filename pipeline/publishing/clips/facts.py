@@ -11,7 +11,9 @@ import pyarrow as pa
 from core.errors import UserError
 from core.stages import FILM, Stage
 from core.text import printable
+from manifests.run import Run
 from pipeline.execution.job_columns import Columns
+from pipeline.publishing.published_columns import stage_entries
 from pipeline.recipe import Recipe
 from pipeline.recipe_file import PublishClips
 
@@ -80,8 +82,8 @@ class Facts:
         return tuple(name for name in SUBSETS if name in (settings.subsets or possible))
 
 
-def facts_of(recipe: Recipe) -> Facts:
-    """Return the facts that the stages of a recipe write.
+def facts_of(run: Run, recipe: Recipe) -> Facts:
+    """Return the facts that the stages of a run have stored, in the tables that its recipe.yaml names.
 
     Raises:
         UserError: The run is not one of clips.
@@ -94,8 +96,8 @@ def facts_of(recipe: Recipe) -> Facts:
     tables: dict[str, str] = {}
     fields: dict[str, pa.Field] = {name: schema.field(name) for name in _INDEX}
     authors: dict[str, Author] = {}
-    for step in recipe.steps:
-        writes = step.stage.writes
+    for step, stored, entry in zip(recipe.steps, run.stages, stage_entries(run), strict=True):
+        writes = stored.table.writes
         written = [name for name in (*TEXTS, EVENTS, QUESTIONS) if name in writes.names]
         prompt = next((f.name for f in writes if f.name.endswith(_PROMPT) and pa.types.is_string(f.type)), "")
         model = ", ".join(sorted(map(_name, step.stage.models))) or _UNKNOWN
@@ -105,7 +107,7 @@ def facts_of(recipe: Recipe) -> Facts:
             *([prompt] if written and prompt else []),
             *([FRAME_TIMES] if FRAME_TIMES in writes.names else []),
         ]
-        tables |= dict.fromkeys(read, step.table)
+        tables |= dict.fromkeys(read, entry["table"])
         fields |= {name: writes.field(name) for name in read}
     return Facts(Columns(names=[*fields, FILM], tables=tables, fields=fields), authors)
 
