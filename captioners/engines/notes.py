@@ -45,6 +45,10 @@ class Notes(EngineConfig):
     longest_text: int = Field(default=60_000, ge=1000)
 
     @property
+    def more_models(self) -> Sequence[str]:
+        return (self.answers_model,) if self.answers_model else ()
+
+    @property
     def loads_model(self) -> bool:
         return self.frames.loads_model
 

@@ -138,7 +138,8 @@ class Questions(ImageStage):
 
     @property
     def models(self) -> Mapping[str, str | None]:
-        return {self.model: self.engine.licences.get(self.model, _LICENCES.get(self.model))}
+        names = (self.model, *self.engine.more_models)
+        return {name: self.engine.licences.get(name, _LICENCES.get(name)) for name in names}
 
     @property
     def model_files(self) -> Mapping[str, str]:

@@ -13,6 +13,7 @@ from captioners.engines.base import Answer, Engine, Frame, Question, Sampling
 from captioners.engines.notes import DESCRIBE, Notes, NotesEngine
 from captioners.engines.registry import read_engine
 from captioners.films.dense import DenseCaption
+from captioners.films.questions import Questions
 from core.errors import UserError
 from tests.captioners.films.clips import server_engine
 from tests.chat_server import ChatServer, chat_server
@@ -91,6 +92,8 @@ def test_recipe_of_a_stage_names_both_engines() -> None:
     assert again == stage
     assert isinstance(again.engine, Notes)
     assert again.engine.answers_model == "llm"
+    assert list(again.models) == [again.model, "llm"]
+    assert list(Questions(engine=written).models)[1:] == ["llm"]  # type: ignore[arg-type]
 
 
 class Counting(Engine):
