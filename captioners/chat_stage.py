@@ -96,7 +96,8 @@ class ChatStage(ImageStage):
 
     @property
     def models(self) -> Mapping[str, str | None]:
-        return {self.model: self.engine.licences.get(self.model, self.licences.get(self.model))}
+        names = (self.model, *self.engine.more_models)
+        return {name: self.engine.licences.get(name, self.licences.get(name)) for name in names}
 
     @property
     def model_files(self) -> Mapping[str, str]:

@@ -30,12 +30,19 @@ class FilmFile:
         open: Opens the film as a binary file that can seek: a member of a tar, an object of a store. It may raise an
             OSError, or a BadSampleError that says why it must not be opened.
         length: Its length in bytes when it was indexed; None: unknown. Another length now means another film.
+        place: Where the local file lies that `open` opens; None: it is in a tar, a table or a store, or `path` says it.
     """
 
     name: str
     path: str | None = None
     open: Callable[[], BinaryIO] | None = None
     length: int | None = None
+    place: str | None = None
+
+    @property
+    def file(self) -> str | None:
+        """Path of the local file that is the film; None: it is in a tar, a table or a store."""
+        return self.path or self.place
 
     def __str__(self) -> str:
         return self.name

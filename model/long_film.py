@@ -11,6 +11,7 @@ from typing import Any
 
 from core.errors import UserError
 from core.film_notes import Note, fitting, question_over
+from core.frame_sampling import FOLDER_FPS
 from core.videos import probe
 from model.chat import Chat
 
@@ -24,12 +25,13 @@ _MARGIN = 64
 """Tokens that a chat template may add to a question."""
 
 
-def parts(film: str, seconds: float) -> list[tuple[float, float]]:
+def parts(film: str, seconds: float, frames_fps: float = FOLDER_FPS) -> list[tuple[float, float]]:
     """Divide a film into parts of equal length, each at most so many seconds long.
 
     Args:
-        film: A video file, or a folder of frames at the default rate.
+        film: A video file, or a folder of frames.
         seconds: Longest part, at least 2.
+        frames_fps: Frames per second of a folder of frames.
 
     Returns:
         Start and end of each part, in seconds. They follow one another from 0 to the end of the film.
@@ -40,7 +42,8 @@ def parts(film: str, seconds: float) -> list[tuple[float, float]]:
     """
     if not seconds >= _LEAST:
         raise UserError(f"parts of {seconds:g} s: give at least {_LEAST:g}")
-    length = probe(film, fps=1.0, max_frames=1_000_000).times[-1] + 1.0  # the last sampled frame begins a second
+    times = probe(film, fps=1.0, max_frames=1_000_000, frames_fps=frames_fps).times
+    length = times[-1] + 1.0  # the last sampled frame begins a second
     count = max(1, int(-(-length // seconds)))
     return [(length * n / count, length * (n + 1) / count) for n in range(count)]
 
@@ -63,6 +66,7 @@ class LongFilm:
     settings: Mapping[str, Any] = field(default_factory=dict)
     notes: list[Note] = field(default_factory=list)
     _talk: Chat | None = field(default=None, init=False, repr=False)
+    _before: int = field(default=0, init=False, repr=False)
 
     def read(self) -> Iterator[Note]:
         """Caption the parts of the film; yield each note.
@@ -70,7 +74,7 @@ class LongFilm:
         Raises:
             UserError, BadSampleError: As in `parts` and `Chat.ask`.
         """
-        for start, end in parts(self.film, self.seconds):
+        for start, end in parts(self.film, self.seconds, self.settings.get("frames_fps", FOLDER_FPS)):
             part = {"type": "video", "video": self.film, **self.settings, "start": start, "end": end}
             self.notes.append(Note(start, end, "".join(self.new_chat().ask(DESCRIBE, [part]))))
             yield self.notes[-1]
@@ -81,9 +85,10 @@ class LongFilm:
         Raises:
             UserError: The notes do not fit into the model's window, even when they are summed up.
         """
-        if self._talk is not None:
+        if self._talk is not None and len(self._talk.conversation) > self._before:
             return self._talk.ask(question)
-        self._talk = self.new_chat()
+        self._talk = self.new_chat()  # also after a first question that was stopped: its notes are not in the old one
+        self._before = len(self._talk.conversation)
         told = fitting(self.notes, question, self._fits, lambda text: "".join(self.new_chat().ask(text)))
         return self._talk.ask(question_over(told, question))
 

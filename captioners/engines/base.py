@@ -120,6 +120,7 @@ class EngineConfig(Settings):
         licences: Licences of models, by name; the dataset card states that of the stage's model.
         packages: Packages that the engine imports, each with the extra of vl3syn that installs it, or an empty text.
         several_images: Whether the engine answers questions about several frames, and questions without an image.
+        more_models: Models that it asks beside that of the stage.
         loads_model: Whether workers load the model from its files, or start something that does.
         gpus: GPUs per worker.
         actors: Default number of workers; None: as many as fit.
@@ -132,6 +133,10 @@ class EngineConfig(Settings):
     several_images: ClassVar[bool] = False
 
     kind: str
+
+    @property
+    def more_models(self) -> Sequence[str]:
+        return ()
 
     @property
     def loads_model(self) -> bool:

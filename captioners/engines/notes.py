@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from threading import BoundedSemaphore
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, SerializeAsAny, WithJsonSchema
 
 from captioners.engines.base import Answer, Engine, EngineConfig, Frame, Question, Sampling
+from captioners.markup import strip
+from core.control_tokens import as_words
 from core.errors import UserError
 from core.film_notes import Note, fitting, question_over
 
@@ -47,6 +50,10 @@ class Notes(EngineConfig):
     answers_model: str | None = None
     part: float = Field(default=30.0, ge=1)
     longest_text: int = Field(default=60_000, ge=1000)
+
+    @property
+    def more_models(self) -> Sequence[str]:
+        return (self.answers_model,) if self.answers_model else ()
 
     @property
     def loads_model(self) -> bool:
@@ -91,9 +98,8 @@ class Notes(EngineConfig):
         answering, theirs = self.answers or self.frames, self.answers_model or model
         if self.answers is None and theirs == model:
             return NotesEngine(frames, frames, self)
-        return NotesEngine(
-            frames, answering.load(theirs, what, None if self.answers_model else revision, sampling), self
-        )
+        answers = answering.load(theirs, what, None if self.answers_model else revision, sampling)
+        return NotesEngine(frames, answers, self, theirs)
 
 
 @dataclass(frozen=True)
@@ -124,10 +130,20 @@ class _FailedError(Exception):
 class NotesEngine(Engine):
     """`Engine` of `Notes`."""
 
-    def __init__(self, frames: Engine, answers: Engine, settings: Notes) -> None:
+    def __init__(self, frames: Engine, answers: Engine, settings: Notes, answers_model: str = "") -> None:
+        """Join two engines.
+
+        Args:
+            frames: The engine that sees frames.
+            answers: The engine that answers; may be the same.
+            settings: The settings.
+            answers_model: The model of `answers`; empty: that of `frames`.
+        """
         self._frames, self._answers, self._settings = frames, answers, settings
         self.calls = frames.calls
-        self.provenance: Mapping[str, object] = {**frames.provenance, "notes": dict(answers.provenance)}
+        self._answering = BoundedSemaphore(answers.calls)  # one server may see frames, and one GPU answer
+        named = {"model": answers_model} if answers_model else {}
+        self.provenance: Mapping[str, object] = {**frames.provenance, "notes": {**answers.provenance, **named}}
 
     def prepare(self, question: Question) -> Parts:
         groups = list(_groups(question.frames, self._settings.part))
@@ -142,9 +158,18 @@ class NotesEngine(Engine):
         return Parts(question, parts)
 
     def __call__(self, questions: Sequence[Parts]) -> list[Answer]:
-        every = iter(self._frames([part.prepared for asked in questions for part in asked.parts]))
+        every = iter(self._seen([part.prepared for asked in questions for part in asked.parts], len(questions)))
         said = [[next(every) for _ in asked.parts] for asked in questions]
         return [self._answer(asked, answers) for asked, answers in zip(questions, said, strict=True)]
+
+    def _seen(self, parts: Sequence[Any], clips: int) -> Sequence[Answer]:
+        """Return what is said of parts. An engine that makes a batch of a call gets the parts of clips one by one.
+
+        A batch with all frames of a long clip is what its GPU has no memory for.
+        """
+        if self._frames.calls > 1 or len(parts) == clips:
+            return self._frames(parts)
+        return [answer for part in parts for answer in self._frames([part])]
 
     def _answer(self, asked: Parts, said: Sequence[Answer]) -> Answer:
         if len(said) == 1:
@@ -152,15 +177,20 @@ class NotesEngine(Engine):
         failed = next((answer for answer in said if answer.error), None)
         if failed:
             return failed
-        notes = [Note(part.start, part.end, answer.text) for part, answer in zip(asked.parts, said, strict=True)]
+        texts = [as_words(strip(answer.text, reasoned=answer.reasoned).text) for answer in said]
+        if not all(texts):
+            return Answer(error="the model says nothing of a part: raise max_new_tokens, or turn its reasoning off")
+        notes = [Note(part.start, part.end, text) for part, text in zip(asked.parts, texts, strict=True)]
         spent = list(said)
 
         def ask(text: str) -> str:
-            (answer,) = self._answers([self._answers.prepare(Question(None, text))])
+            prepared = self._answers.prepare(Question(None, text))
+            with self._answering:
+                (answer,) = self._answers([prepared])
             spent.append(answer)
             if answer.error:
                 raise _FailedError(answer)
-            return answer.text
+            return as_words(strip(answer.text, reasoned=answer.reasoned).text)
 
         try:
             short = fitting(notes, asked.question.prompt, self._fits, ask)

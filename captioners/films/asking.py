@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
-from captioners.engines.base import Answer, Engine, Question
+from captioners.engines.base import Answer
+from captioners.films.remembered import RememberingEngine, RowQuestion
 from captioners.markup import one_line
 from core.errors import BadSampleError
+from core.stages import Memory
 
 _LONGEST_BEGINNING = 80  # characters of an answer that an error quotes
 
 T = TypeVar("T")
-
-
-class PreparedQuestion(NamedTuple):
-    """A question, and the same as the engine prepared it."""
-
-    question: Question
-    prepared: Any
 
 
 class ReadAnswer(NamedTuple, Generic[T]):
@@ -38,7 +33,7 @@ class ReadAnswer(NamedTuple, Generic[T]):
 
 
 def ask_twice(
-    engine: Engine, asked: Sequence[PreparedQuestion], read: Callable[[int, Answer], T]
+    engine: RememberingEngine, memory: Memory | None, asked: Sequence[RowQuestion], read: Callable[[int, Answer], T]
 ) -> list[ReadAnswer[T]]:
     """Ask each question; ask it again, with the reason, if the answer cannot be read.
 
@@ -46,15 +41,15 @@ def ask_twice(
 
     Args:
         engine: The engine.
+        memory: Has the answers that are known, and gets the new ones.
         asked: The questions.
         read: Reads the answer to the question with a number; it raises BadSampleError with what is wrong.
     """
-    results = [_read(number, answer, read) for number, answer in enumerate(engine([one.prepared for one in asked]))]
+    results = [_read(number, answer, read) for number, answer in enumerate(engine.ask(memory, asked))]
     invalid = [number for number, result in enumerate(results) if result.error and not result.answer.error]
-    if invalid:
-        again = [engine.prepare(_again(asked[number].question, results[number].error)) for number in invalid]
-        for number, answer in zip(invalid, engine(again), strict=True):
-            results[number] = _second(results[number].answer, _read(number, answer, read))
+    again = [_again(asked[number], results[number].error) for number in invalid]
+    for number, answer in zip(invalid, engine.ask(memory, again), strict=True):
+        results[number] = _second(results[number].answer, _read(number, answer, read))
     return results
 
 
@@ -68,9 +63,9 @@ def _read(number: int, answer: Answer, read: Callable[[int, Answer], T]) -> Read
         return ReadAnswer(answer, None, 1, f"{cut}{error}")
 
 
-def _again(question: Question, error: str | None) -> Question:
+def _again(asked: RowQuestion, error: str | None) -> RowQuestion:
     note = f"Your last answer to this could not be used: {error}. Answer again, in the form that is asked for."
-    return question._replace(prompt=f"{question.prompt}\n\n{note}")
+    return RowQuestion(asked.id, asked.question._replace(prompt=f"{asked.question.prompt}\n\n{note}"))
 
 
 def _second(first: Answer, result: ReadAnswer[T]) -> ReadAnswer[T]:

@@ -65,18 +65,42 @@ class ClipStage(ChatStage):
         Raises:
             BadSampleError: There are none, or one cannot be decoded.
         """
-        if not encoded or not times or len(encoded) != len(times):
-            raise BadSampleError("no frames: the clip has no stored frames, or another number of times")
-        chosen = np.linspace(0, len(encoded) - 1, min(len(encoded), self.max_frames)).round().astype(int)
-        return tuple(Frame(times[number], self._image(encoded[number])) for number in chosen)
+        return frames_to_show(encoded, times, self.max_frames, self.longest, self.engine.image_input)
 
-    def _image(self, encoded: bytes) -> Image | bytes:
-        if self.engine.image_input != IMAGE:
-            return portable(encoded, self.longest)
-        image = decode(encoded, self.longest)
-        if max(image.size) > self.longest:
-            image.thumbnail((self.longest, self.longest))
-        return image
+
+def evenly_spaced(count: int, most: int) -> list[int]:
+    """Return the numbers of at most `most` of `count` frames, evenly spaced, the first and the last included."""
+    return [int(number) for number in np.linspace(0, max(count - 1, 0), min(count, most)).round()]
+
+
+def frames_to_show(
+    encoded: Sequence[bytes] | None, times: Sequence[float] | None, most: int, longest: int, image_input: str
+) -> tuple[Frame, ...]:
+    """Return at most so many of the stored frames of a clip, as an engine takes them.
+
+    Args:
+        encoded: The frames, encoded.
+        times: Their times in seconds from the clip's start.
+        most: Maximum number of frames.
+        longest: Maximum longer side, in pixels; larger frames are scaled down.
+        image_input: The form of images, see `EngineConfig.image_input`.
+
+    Raises:
+        BadSampleError: There are none, or one cannot be decoded.
+    """
+    if not encoded or not times or len(encoded) != len(times):
+        raise BadSampleError("no frames: the clip has no stored frames, or another number of times")
+    shown = evenly_spaced(len(encoded), most)
+    return tuple(Frame(float(times[n]), _image(encoded[n], longest, image_input)) for n in shown)
+
+
+def _image(encoded: bytes, longest: int, image_input: str) -> Image | bytes:
+    if image_input != IMAGE:
+        return portable(encoded, longest)
+    image = decode(encoded, longest)
+    if max(image.size) > longest:
+        image.thumbnail((longest, longest))
+    return image
 
 
 def with_duration(prompt: str, duration: float) -> str:

@@ -15,9 +15,10 @@ from pydantic import Field
 from captioners.answer_rows import answer_row, failed, rows_table, why_no_text
 from captioners.chat_stage import Prompts, text_columns
 from captioners.engines.base import Answer, Engine, Question
-from captioners.films.asking import PreparedQuestion, ReadAnswer, ask_twice
+from captioners.films.asking import ReadAnswer, ask_twice
 from captioners.films.clip_stage import FRAMES, ClipStage, with_duration
 from captioners.films.events import Description, parse_description
+from captioners.films.remembered import RememberingEngine, RowQuestion
 from captioners.prompts import choose, prompt_hash, read_prompts
 from core.control_tokens import count_control_tokens
 from core.errors import BadSampleError
@@ -73,7 +74,7 @@ class DenseCaption(ClipStage):
 class ClipQuestion(NamedTuple):
     """A question about a clip, the hash of its prompt, and the clip's length in seconds."""
 
-    asked: PreparedQuestion
+    asked: RowQuestion
     prompt_hash: str
     duration: float
 
@@ -87,7 +88,7 @@ class DenseCaptioner(ImageFacts):
     """
 
     def __init__(self, stage: DenseCaption, engine: Engine) -> None:
-        self._stage, self._engine = stage, engine
+        self._stage, self._engine, self._asking = stage, engine, RememberingEngine(engine)
         self.calls = engine.calls
         self.provenance: Mapping[str, object] = engine.provenance
 
@@ -101,7 +102,7 @@ class DenseCaptioner(ImageFacts):
         """
         prompt = choose(self._stage.prompts, id_)
         question = Question(None, with_duration(prompt, duration), self._stage.frames(frames, times))
-        asked = PreparedQuestion(question, self._engine.prepare(question))
+        asked = RowQuestion(id_, question, self._engine.prepare(question))
         return ClipQuestion(asked, prompt_hash(prompt), duration)
 
     def __call__(self, inputs: Sequence[ClipQuestion]) -> pa.Table:
@@ -113,7 +114,7 @@ class DenseCaptioner(ImageFacts):
                 raise BadSampleError(str(error))
             return parse_description(stripped.text, inputs[number].duration)
 
-        results = ask_twice(self._engine, [clip.asked for clip in inputs], read)
+        results = ask_twice(self._asking, self.memory, [clip.asked for clip in inputs], read)
         pairs = zip(inputs, results, strict=True)
         return rows_table(self._stage, [self._row(clip.prompt_hash, result) for clip, result in pairs])
 

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from captioners.engines.base import Answer, Engine, Frame, Question
+from captioners.engines.base import Answer, Engine, Question
 from captioners.engines.finish import count
 from captioners.films.blind_check import blind_question, is_same_answer
+from captioners.films.clip_stage import frames_to_show
 from captioners.films.question_answer import read_questions
 from captioners.films.question_checks import DROPPED, ClipQuestion, sound_questions
 from captioners.films.question_prompts import Asked, Event, about_frames, about_text, again
@@ -21,9 +22,8 @@ from captioners.prompts import prompt_hash
 from captioners.quality_checks import check_language, refused
 from core.control_tokens import as_words  # a server would take an <image> in a caption for a picture
 from core.errors import BadSampleError
-from core.images import decode
 from core.secrets import redact
-from core.stages import IMAGE, ImageFacts
+from core.stages import ImageFacts
 from manifests.schemas import ERROR, RETRY
 
 _LONGEST_ERROR = 1000  # characters
@@ -81,6 +81,8 @@ class QuestionWriter(ImageFacts):
         *,
         sees: bool,
         blind: bool,
+        max_frames: int,
+        longest: int,
         image_input: str,
         end_tokens: Sequence[str] = (),
         reasoning_tags: Sequence[str] = (),
@@ -93,6 +95,8 @@ class QuestionWriter(ImageFacts):
             writes: The stage's columns.
             sees: Whether the model sees frames; else it reads a caption.
             blind: Whether each question is asked again without the clip.
+            max_frames: Most frames of a clip that are shown.
+            longest: Maximum longer side of a frame, in pixels.
             image_input: The form of images that the engine takes.
             end_tokens: Further end tokens.
             reasoning_tags: Further names of tags around reasoning.
@@ -100,6 +104,7 @@ class QuestionWriter(ImageFacts):
         self._engine, self._asked, self._sees, self._blind = engine, asked, sees, blind
         self._asking = RememberingEngine(engine)
         self._image_input, self._end_tokens, self._reasoning_tags = image_input, end_tokens, reasoning_tags
+        self._max_frames, self._longest = max_frames, longest
         self._row_type = pa.struct([*writes, ERROR, RETRY])
         self._prompt_hash = prompt_hash(about_frames(asked, 0) if sees else about_text(asked, 0, "", ()))
         check_language(asked.language)  # loads the language model once, before threads use it
@@ -123,10 +128,7 @@ class QuestionWriter(ImageFacts):
         return Clip(id_, duration, RowQuestion(id_, question, self._engine.prepare(question)))
 
     def _about_frames(self, duration: float, frames: Sequence[bytes] | None, times: Sequence[float] | None) -> Question:
-        if not frames or times is None or len(times) != len(frames):
-            raise BadSampleError("the clip has no stored frames to ask about")
-        images = [decode(frame) if self._image_input == IMAGE else frame for frame in frames]
-        shown = tuple(Frame(float(time), image) for time, image in zip(times, images, strict=True))
+        shown = frames_to_show(frames, times, self._max_frames, self._longest, self._image_input)
         return Question(None, about_frames(self._asked, duration), shown)
 
     def _about_text(self, duration: float, caption: str | None, events: Sequence[Mapping[str, Any]] | None) -> Question:

@@ -72,6 +72,8 @@ class Questions(ImageStage):
         language: Language of the questions (ISO 639-1).
         end_tokens: Further end tokens of the model. An answer is cut at the first one.
         reasoning_tags: Further names of tags around reasoning, such as `musing` for `<musing>…</musing>`.
+        max_frames: With `ask: frames`: most frames in a question. Of more stored frames, evenly spaced ones are taken.
+        longest: With `ask: frames`: maximum longer side of a frame, in pixels; larger frames are scaled down.
         engine: The engine that runs the model. Changing it does not ask again.
     """
 
@@ -109,6 +111,8 @@ class Questions(ImageStage):
     language: str = "en"
     end_tokens: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     reasoning_tags: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    max_frames: int = Field(default=64, ge=1, le=1024)
+    longest: int = Field(default=2048, ge=32)
     engine: AnyEngine = Transformers()
 
     @field_validator("language")
@@ -134,7 +138,8 @@ class Questions(ImageStage):
 
     @property
     def models(self) -> Mapping[str, str | None]:
-        return {self.model: self.engine.licences.get(self.model, _LICENCES.get(self.model))}
+        names = (self.model, *self.engine.more_models)
+        return {name: self.engine.licences.get(name, _LICENCES.get(name)) for name in names}
 
     @property
     def model_files(self) -> Mapping[str, str]:
@@ -197,6 +202,8 @@ class Questions(ImageStage):
             self.writes,
             sees=self.ask == "frames",
             blind=self.blind,
+            max_frames=self.max_frames,
+            longest=self.longest,
             image_input=self.engine.image_input,
             end_tokens=self.end_tokens,
             reasoning_tags=self.reasoning_tags,

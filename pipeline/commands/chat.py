@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 chat_app = typer.Typer()
 
+_LONGEST_PART = 30.0  # seconds
 _COLDEST = 1e-6  # lowest temperature above 0; the quotients of the logits stay finite
 
 
@@ -60,7 +61,7 @@ def chat(
     long: Annotated[
         bool, typer.Option("--long", help="A film longer than the model's window: caption its parts, then answer")
     ] = False,
-    part: Annotated[float, typer.Option(help="With --long: longest part in seconds")] = 30,
+    part: Annotated[float | None, typer.Option(help="With --long: longest part in seconds; default: 30")] = None,
     system: Annotated[
         str | None, typer.Option(help='System prompt; default: that of the published checkpoints; "" for none')
     ] = None,
@@ -86,6 +87,8 @@ def chat(
         raise typer.BadParameter(f"{temperature:g}: use 0, or at least {_COLDEST:g}", param_hint="--temperature")
     if long and (image or len(video or ()) != 1 or start is not None or end is not None):
         raise typer.BadParameter("give one --video, and neither --image nor --start or --end", param_hint="--long")
+    if part is not None and not long:
+        raise typer.BadParameter("give --long too", param_hint="--part")
     media: list[dict[str, Any]] = [{"type": "image", "image": _file(path)} for path in image or ()]
     media += [{"type": "video", "video": _film(path), **clip} for path in video or ()]
     levels = _levels(keep)
@@ -93,6 +96,9 @@ def chat(
     from model.chat import Chat
     from model.prompt import SYSTEM_PROMPT
 
+    seconds = _LONGEST_PART if part is None else part
+    if long:
+        _check_long(str(media[0]["video"]), seconds, frames_fps)
     model, processor = load_model(checkpoint, device, dtype)
     if keep is not None:
         processor = processor.with_pruning(levels)
@@ -109,7 +115,7 @@ def chat(
         )
 
     if long:
-        _talk_about(new_chat, _film(str((video or [""])[0])), part, clip, prompt)
+        _talk_about(new_chat, str(media[0]["video"]), seconds, clip, prompt)
         return
     talk = new_chat()
     if prompt is None:
@@ -134,6 +140,14 @@ def _talk_about(
             for piece in answer:
                 print(_shown(piece), end="", flush=True)
         _finish(long_film.talk)
+
+
+def _check_long(film: str, part: float, frames_fps: float | None) -> None:
+    """Check a long film and its parts, before a model is loaded."""
+    from core.frame_sampling import FOLDER_FPS
+    from model.long_film import parts
+
+    parts(film, part, FOLDER_FPS if frames_fps is None else frames_fps)
 
 
 def _file(path: str) -> str:

@@ -110,7 +110,8 @@ def _recipe(run: str, url: str, settings: dict[str, Any]) -> Recipe:
     from manifests.storage import Folder
     from pipeline.recipe import parse_recipe
 
-    written: dict[str, Any] = {"name": "clips", "pool": {}}
+    # Its publications and their records have the name: "clips" would be that of all.
+    written: dict[str, Any] = {"name": open_run(run).recipe.get("name") or "clips", "pool": {}}
     if Folder.at(url).exists(RECIPE):
         written = dict(open_run(url).recipe)
     pool = {**written["pool"], "clips": run, **settings}

@@ -124,7 +124,8 @@ class Videos(GlobPool):
             )
         if shard.endswith(_TABLE):
             return FilmFile(f"{shard}/{key}", open=partial(self._cell, root, shard, offset), length=length)
-        return FilmFile(shard, open=partial(self._opened, root, shard), length=length)
+        place = f"{root.path}/{shard}" if root.local else None
+        return FilmFile(shard, open=partial(self._opened, root, shard), length=length, place=place)
 
     def check_first(self, listing: Listing) -> Listing:
         """See `Pool.check_first`: the first Parquet file and the first tar are checked."""

@@ -68,14 +68,19 @@ def _numbered(new: pl.DataFrame, listed: pl.DataFrame, settings: Publish | Publi
     return new[np.argsort(priority(new["id"].to_numpy(), settings.seed))].with_columns(number)
 
 
-def settings_of_images(settings: dict[str, Any], where: str) -> dict[str, Any]:
+def settings_of_images(settings: dict[str, Any], where: str, remedy: str = ELSEWHERE) -> dict[str, Any]:
     """Return the stored settings of a publication of images.
+
+    Args:
+        settings: What is stored.
+        where: The publication, for the error.
+        remedy: What the user is to do if it is one of clips.
 
     Raises:
         UserError: They are of a publication of clips.
     """
     if settings.get(KIND) == CLIPS:
-        raise UserError(f"{where}: has records of clips, not images: {ELSEWHERE}")
+        raise UserError(f"{where}: has records of clips, not images: {remedy}")
     return settings
 
 

@@ -195,6 +195,9 @@ class Publication:
             list(threads.map(check_shard, [self.out] * len(shards), shards.values(), contents_of))
 
 
+_NO_CLIPS = "this works on images only; drop clips by a rule of their run, and publish it into another folder"
+
+
 def stored_publication(out: Folder, where: str) -> Publication:
     """Return the publication in a folder, without its run.
 
@@ -208,7 +211,7 @@ def stored_publication(out: Folder, where: str) -> Publication:
     lists = out.join(LISTS)
     if not lists.exists(SETTINGS):
         raise UserError(f"{where}: nothing is published there: it has no {LISTS}/{SETTINGS}")
-    settings = settings_of_images(read_json(lists, SETTINGS, "copy it back"), where)
+    settings = settings_of_images(read_json(lists, SETTINGS, "copy it back"), where, _NO_CLIPS)
     subsets = settings.get("subsets")
     names = subsets if isinstance(subsets, list) else []
     if settings.get("format") not in FORMATS or not names or any(n not in (TOGETHER, *SUBSETS) for n in names):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from core.errors import UserError
 from model import Processor, VideoLLaMA3
@@ -50,6 +52,13 @@ def test_parts_shorter_than_two_seconds_are_refused(film: str) -> None:
         parts(film, 0.5)
 
 
+def test_folder_of_frames_is_read_whole_at_its_own_rate(model: VideoLLaMA3, tmp_path: Path) -> None:
+    for number in range(12):
+        Image.new("RGB", (32, 32), (20 * number, 0, 0)).save(tmp_path / f"{number:02}.png")
+    long = LongFilm(lambda: Chat(model, Processor.tiny(), max_new_tokens=2), str(tmp_path), 6.0, {"frames_fps": 1.0})
+    assert [(note.start, note.end) for note in long.read()] == [(0.0, 6.0), (6.0, 12.0)]
+
+
 def test_note_is_what_the_model_says_of_the_part_alone(model: VideoLLaMA3, film: str) -> None:
     long = long_film(model, film, 4.0)
     told = list(long.read())
@@ -69,3 +78,20 @@ def test_answer_is_of_the_notes_and_the_conversation_goes_on(model: VideoLLaMA3,
     assert answer == "".join(Chat(model, Processor.tiny(), max_new_tokens=8).ask(question))
     "".join(long.ask("And then?"))
     assert [message["content"] for message in long.talk.conversation][2] == "And then?"
+
+
+def test_question_after_one_that_failed_has_the_notes(
+    model: VideoLLaMA3, film: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    long = long_film(model, film, 4.0)
+    told = list(long.read())
+    with monkeypatch.context() as patched:
+        patched.setattr(Chat, "ask", stopped)  # Ctrl-C before the answer begins
+        with pytest.raises(KeyboardInterrupt):
+            long.ask("What happens?")
+    "".join(long.ask("Who is it?"))
+    question = str(long.talk.conversation[0]["content"])
+    assert all(str(note) in question for note in told)

@@ -9,9 +9,11 @@ from typing import Any
 import pyarrow as pa
 
 from core.errors import UserError
-from core.stages import FILM
+from core.stages import FILM, Stage
 from core.text import printable
+from manifests.run import Run
 from pipeline.execution.job_columns import Columns
+from pipeline.publishing.published_columns import stage_entries
 from pipeline.recipe import Recipe
 from pipeline.recipe_file import PublishClips
 
@@ -34,6 +36,7 @@ PLACE = ("film_id", "start", "end")
 _INDEX = ("film_id", "start", "end", "width", "height", "license", "url", "shard", "key")
 _UNKNOWN = "unknown"
 _PROMPT = "_prompt"
+_ALL = 1 << 31  # frames
 
 
 @dataclass(frozen=True)
@@ -43,12 +46,12 @@ class Author:
     Attributes:
         model: Name of the model, or of several.
         prompt: The column with the hash of the prompt of each row; empty: there is none.
-        sees_frames: Whether it was shown the stored frames of the clip: then it reads their times.
+        most_frames: Most of the stored frames of a clip that it was shown, evenly spaced ones; 0: it saw none.
     """
 
     model: str
     prompt: str = ""
-    sees_frames: bool = False
+    most_frames: int = 0
 
 
 @dataclass(frozen=True)
@@ -79,8 +82,8 @@ class Facts:
         return tuple(name for name in SUBSETS if name in (settings.subsets or possible))
 
 
-def facts_of(recipe: Recipe) -> Facts:
-    """Return the facts that the stages of a recipe write.
+def facts_of(run: Run, recipe: Recipe) -> Facts:
+    """Return the facts that the stages of a run have stored, in the tables that its recipe.yaml names.
 
     Raises:
         UserError: The run is not one of clips.
@@ -93,20 +96,24 @@ def facts_of(recipe: Recipe) -> Facts:
     tables: dict[str, str] = {}
     fields: dict[str, pa.Field] = {name: schema.field(name) for name in _INDEX}
     authors: dict[str, Author] = {}
-    for step in recipe.steps:
-        writes = step.stage.writes
+    for step, stored, entry in zip(recipe.steps, run.stages, stage_entries(run), strict=True):
+        writes = stored.table.writes
         written = [name for name in (*TEXTS, EVENTS, QUESTIONS) if name in writes.names]
         prompt = next((f.name for f in writes if f.name.endswith(_PROMPT) and pa.types.is_string(f.type)), "")
         model = ", ".join(sorted(map(_name, step.stage.models))) or _UNKNOWN
-        authors |= dict.fromkeys(written, Author(model, prompt, FRAME_TIMES in step.stage.reads))
+        authors |= dict.fromkeys(written, Author(model, prompt, _most_frames(step.stage)))
         read = [
             *written,
             *([prompt] if written and prompt else []),
             *([FRAME_TIMES] if FRAME_TIMES in writes.names else []),
         ]
-        tables |= dict.fromkeys(read, step.table)
+        tables |= dict.fromkeys(read, entry["table"])
         fields |= {name: writes.field(name) for name in read}
     return Facts(Columns(names=[*fields, FILM], tables=tables, fields=fields), authors)
+
+
+def _most_frames(stage: Stage) -> int:
+    return int(getattr(stage, "max_frames", _ALL)) if FRAME_TIMES in stage.reads else 0
 
 
 def _name(model: Any) -> str:

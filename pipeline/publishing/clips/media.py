@@ -69,11 +69,11 @@ class ClipMedia:
         return _medium(row, path=path, start=start, end=round(start + length, _DIGITS), duration=length)
 
     def _path(self, film: FilmFile) -> str:
-        if film.path is None:
+        if film.file is None:
             raise UserError(
                 f"publish: {film} is in a tar or a store, which a record cannot name: set films to copy or encode"
             )
-        path = os.path.relpath(os.path.realpath(film.path), os.path.realpath(self.root))
+        path = os.path.relpath(os.path.realpath(film.file), os.path.realpath(self.root))
         if path.split(os.sep)[0] == os.pardir:
             raise UserError(f"publish: {film} lies outside of {self.root}: set media to a folder above all films")
         with open_film(film):

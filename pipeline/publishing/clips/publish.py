@@ -16,7 +16,7 @@ from core.errors import UserError
 from manifests.indexing import refuse_unfinished
 from manifests.record_files import schema
 from manifests.removals import REMOVED, Removals, removals_in
-from manifests.run import Run
+from manifests.run import Run, step_name
 from manifests.storage import Folder
 from pipeline.execution.job_result import JobStats
 from pipeline.execution.planner import plan_shuffled
@@ -31,6 +31,7 @@ from pipeline.publishing.clips.shard_writer import ClipShardWriter
 from pipeline.publishing.croissant import CLIPS, write_croissant
 from pipeline.publishing.lists import add_to_lists, refuse_duplicates
 from pipeline.publishing.publication import refuse_foreign
+from pipeline.publishing.published_columns import stage_entries
 from pipeline.publishing.removed_rows import identities_of_run
 from pipeline.publishing.shard_hashes import forget_hashes
 from pipeline.publishing.shard_job import ShardBlocks, write_blocks
@@ -95,10 +96,10 @@ def publish_clips(
     """
     check_settings(settings.films, settings.media)
     refuse_unfinished(run)
-    facts = facts_of(recipe)
+    facts = facts_of(run, recipe)
     root = check_root(recipe.pool.root(), settings.media) if settings.films == "reference" else ""
     publication = ClipPublication(out, facts.subsets(settings), settings.films)
-    publication.open(settings, _tables(recipe, facts), _pool_in_media(recipe, root))
+    publication.open(settings, _tables(run, facts), _pool_in_media(recipe, root))
     removals = removals_in(run.folder.join(REMOVED)) | (removed_before or Removals())
     alive = run.verdict().alive
     refuse_duplicates(alive["id"], f"{run.url}: the index has", _COPIED)
@@ -135,10 +136,10 @@ def publish_clips(
     return published
 
 
-def _tables(recipe: Recipe, facts: Facts) -> dict[str, str]:
+def _tables(run: Run, facts: Facts) -> dict[str, str]:
     """Return the tables that records are made of, by the names of their steps."""
     used = set(facts.columns.tables.values())
-    return {step.name: step.table for step in recipe.steps if step.table in used}
+    return {step_name(entry): entry["table"] for entry in stage_entries(run) if entry["table"] in used}
 
 
 def _pool_in_media(recipe: Recipe, media: str) -> str:

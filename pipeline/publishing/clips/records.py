@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from captioners.films.clip_stage import evenly_spaced
 from core.errors import BadSampleError, UserError
 from core.records import Licence, Medium, Record, Source, Synthesis
 from model.training.data.importers.checks import check
@@ -110,6 +111,6 @@ def _record(row: Row, piece: Piece, draft: Draft, ordinal: int, dataset: Dataset
 
 def _synthesis(row: Row, author: Author) -> Synthesis:
     prompt: Any = row.get(author.prompt) if author.prompt else None
-    times = row.get(FRAME_TIMES) if author.sees_frames else None
-    frames = tuple(round(float(time), _DIGITS) for time in times or ())
+    times = row.get(FRAME_TIMES) or () if author.most_frames else ()
+    frames = tuple(round(float(times[n]), _DIGITS) for n in evenly_spaced(len(times), author.most_frames))
     return Synthesis(model=author.model, prompt_sha256=prompt or "", frames=frames)

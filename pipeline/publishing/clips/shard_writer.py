@@ -141,9 +141,9 @@ def _refuse_missing(film: FilmFile) -> None:
         BadSampleError: Its folder has other files.
         UserError: Its folder is missing or empty, as that of a disk that is not mounted.
     """
-    if film.path is None or os.path.exists(film.path):
+    if film.file is None or os.path.exists(film.file):
         return
-    folder = os.path.dirname(film.path)
+    folder = os.path.dirname(film.file)
     if not os.path.isdir(folder) or not os.listdir(folder):
         raise UserError(f"publish: {folder}: the films are not there; bring them back, and run again to go on")
     raise BadSampleError("missing: the pool has deleted the film since it was indexed")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from captioners.engines.base import Answer, Frame, Question, Sampling
+from captioners.engines.base import Answer, Engine, Frame, Question, Sampling
 from captioners.engines.notes import DESCRIBE, Notes, NotesEngine
 from captioners.engines.registry import read_engine
 from captioners.films.dense import DenseCaption
+from captioners.films.questions import Questions
 from core.errors import UserError
 from tests.captioners.films.clips import server_engine
 from tests.chat_server import ChatServer, chat_server
@@ -88,3 +92,66 @@ def test_recipe_of_a_stage_names_both_engines() -> None:
     assert again == stage
     assert isinstance(again.engine, Notes)
     assert again.engine.answers_model == "llm"
+    assert list(again.models) == [again.model, "llm"]
+    assert list(Questions(engine=written).models)[1:] == ["llm"]  # type: ignore[arg-type]
+
+
+class Counting(Engine):
+    """An engine that counts the questions of each call, and the calls at a time."""
+
+    def __init__(self, calls: int) -> None:
+        self.calls, self.sizes, self.most, self._now = calls, list[int](), 0, 0
+
+    def __call__(self, questions: Sequence[Question]) -> list[Answer]:
+        self._now += 1
+        self.most = max(self.most, self._now)
+        self.sizes.append(len(questions))
+        time.sleep(0.01)
+        self._now -= 1
+        return [Answer(text="a dog")] * len(questions)
+
+
+def notes(frames: Engine, answers: Engine) -> NotesEngine:
+    settings = read_engine({"kind": "notes", "frames": server_engine("http://127.0.0.1:9/v1"), "part": 10})
+    return NotesEngine(frames, answers, settings)
+
+
+def test_answering_engine_is_called_no_more_than_it_accepts() -> None:
+    answers = Counting(1)
+    engine = notes(Counting(8), answers)
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda _: asked(engine, [0.0, 15.0]), range(16)))
+    assert (answers.most, len(answers.sizes)) == (1, 16)
+
+
+def test_parts_are_seen_one_by_one_by_an_engine_that_batches() -> None:
+    frames = Counting(1)
+    engine = notes(frames, frames)
+    asked(engine, [0.0, 15.0, 25.0], [0.0])
+    assert set(frames.sizes) == {1}
+    frames.sizes.clear()
+    asked(engine, [0.0], [0.0])
+    assert frames.sizes == [2]
+
+
+def test_notes_have_neither_reasoning_nor_control_tokens() -> None:
+    def thinking(images: str, prompt: str) -> str:
+        return "<think>Hm.</think>A sign says <image>." if prompt.startswith(DESCRIBE) else words(images, prompt)
+
+    with chat_server(words=thinking) as server:
+        asked(loaded(server), [0.0, 15.0])
+        (prompt,) = (prompt for prompt in server.prompts.values() if "What happens?" in prompt)
+    assert "0.0-15.0 s: A sign says < image >.\n" in prompt
+    assert "think" not in prompt
+
+
+def test_part_without_words_is_an_error() -> None:
+    with chat_server(words=lambda images, prompt: "<think>Hm.</think>") as server:
+        (answer,) = asked(loaded(server), [0.0, 15.0])
+    assert (answer.error or "").startswith("the model says nothing of a part: ")
+
+
+def test_provenance_names_the_model_that_answers() -> None:
+    with chat_server(words=words) as server:
+        provenance = loaded(server, answers_model="llm").provenance
+    assert provenance["notes"] == {"engine": "server", "server": server.url, "model": "llm"}

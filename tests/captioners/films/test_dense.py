@@ -16,10 +16,12 @@ from pydantic import ValidationError
 
 from captioners.films.dense import DenseCaption
 from captioners.prompts import prompt_hash
+from manifests.answer_memory import AnswerMemory
+from manifests.storage import Folder
 from pipeline.recipe import parse_recipe
 from tests import clip_answers
 from tests.captioners.films.clips import clips, rows_of, server_engine
-from tests.chat_server import FAULTS, chat_server
+from tests.chat_server import FAULTS, ChatServer, chat_server
 from tests.conftest import jpeg
 
 PROMPT = "The clip lasts {duration} seconds."
@@ -131,6 +133,24 @@ def test_refused_second_question_is_an_error_of_the_server(tmp_path: Path) -> No
     with chat_server(words=clip_answers.never, raw=refuse_again) as server:
         (row,) = rows_of(tmp_path, stage(server.url), clips(1))
     assert (row["error"], row["retry"], row["dense_tries"]) == ("server: 400 too long", False, 2)
+
+
+def test_first_answer_is_not_asked_for_again_after_a_fault(tmp_path: Path) -> None:
+    first, table = prompt_hash("The clip lasts 6 seconds."), clips(1).to_pydict()
+
+    def attempt(server: ChatServer) -> dict[str, Any]:
+        facts = stage(server.url).load()
+        facts.memory = AnswerMemory(Folder.at(tmp_path))
+        columns = (table[name][0] for name in ("frames", "frame_times", "duration", "id"))
+        (row,) = facts([facts.prepare(*columns)]).to_pylist()
+        return row
+
+    with chat_server(words=clip_answers.broken_first, raw=lambda key: None if key[1] == first else (500, {}, b"")) as s:
+        failed = attempt(s)
+    with chat_server(words=clip_answers.broken_first) as server:
+        row = attempt(server)
+        assert [clip_answers.AGAIN in prompt for prompt in server.prompts.values()] == [True]
+    assert (failed["retry"], row["error"], row["dense_tries"]) == (True, None, 2)
 
 
 def test_question_that_the_server_refuses_is_asked_once(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from manifests.answer_memory import AnswerMemory
 from manifests.storage import Folder
 from tests.chat_server import ChatServer, chat_server
 from tests.clip_columns import ClipColumns
+from tests.conftest import jpeg
 from tests.question_server import KEPT, WRITTEN, question_server
 
 Row = dict[str, Any]
@@ -88,6 +90,18 @@ def test_watcher_is_shown_all_frames_and_no_caption() -> None:
     assert "a clip of 10.7 seconds" in prompt
     assert "throws the ball" not in prompt
     assert row["question_count"] == KEPT
+
+
+def test_watcher_is_shown_as_many_frames_as_fit() -> None:
+    table = ClipColumns()(pa.table({"key": ["7"]}))
+    times, frames = [0.0, 1.0, 2.0], [jpeg(300, 200, number) for number in range(3)]
+    with question_server() as server:
+        _, facts = writer(server, ask="frames", max_frames=2, longest=90)
+        facts([facts.prepare(7, table["duration"][0].as_py(), frames, times)])
+        *content, _ = server.contents[0]
+    sent = [base64.b64decode(part["image_url"]["url"].partition(",")[2]) for part in content if "image_url" in part]
+    assert [part["text"] for part in content if "text" in part] == ["<0.0 seconds>", "<2.0 seconds>"]
+    assert [Image.open(io.BytesIO(image)).size for image in sent] == [(90, 60)] * 2
 
 
 @pytest.mark.parametrize("ask", ["text", "frames"])
@@ -167,7 +181,7 @@ def test_clip_without_its_columns_has_the_reason() -> None:
             ({}, (1, None, "A man.", []), "the clip has no duration"),
             ({}, (1, 5.0, " ", []), "the clip has no dense_caption to ask about"),
             ({}, (1, 5.0, None, None), "the clip has no dense_caption to ask about"),
-            ({"ask": "frames"}, (1, 5.0, [], []), "the clip has no stored frames to ask about"),
+            ({"ask": "frames"}, (1, 5.0, [], []), "no frames: the clip has no stored frames"),
         ):
             _, facts = writer(server, **settings)
             with pytest.raises(BadSampleError, match=said):

@@ -216,6 +216,7 @@ def test_user_errors_are_one_line_with_exit_code_1(
         ("ckpt", "?", "--top-p", "2"),
         ("ckpt", "?", "--temperature", "1e-320"),
         ("ckpt", "?", "--temperature", "nan"),
+        ("ckpt", "?", "--video", "clip.mp4", "--part", "5"),
         (),
     ],
 )
@@ -248,6 +249,21 @@ def test_long_film_is_read_in_parts_and_answered_in_text(ask: Ask) -> None:
     assert re.findall(r"^(\d\.\d)-(\d\.\d) s: ", said.err, re.MULTILINE) == [("0.0", "2.0"), ("2.0", "4.0")]
     assert "no visual tokens" in said.err
     assert said.out.strip()
+
+
+@pytest.mark.parametrize(
+    ("film", "part", "error"),
+    [
+        ("clip.mp4", "0", "parts of 0 s: give at least 2"),
+        ("clip.mp4", "nan", "parts of nan s: give at least 2"),
+        ("ckpt/config.json", "5", "ckpt/config.json: "),
+    ],
+)
+def test_long_film_is_checked_before_the_model(ask: Ask, film: str, part: str, error: str) -> None:
+    said = ask("none", "What?", "--video", film, "--long", "--part", part)
+    assert (said.code, said.out) == (1, "")
+    assert error in said.err
+    assert said.err.count("\n") == 1
 
 
 @pytest.mark.parametrize("others", [["--image", "a.png"], ["--start", "1"], ["--video", "clip.mp4"]])

@@ -111,6 +111,8 @@ class Dense(Stage):
         ]
     )
 
+    max_frames: int = 64
+
 
 class Summary(Stage):
     """Summaries of captions."""

@@ -141,5 +141,5 @@ def test_wrong_options_for_clips_are_named(run: Run, tmp_path: Path) -> None:
 def test_clips_and_images_do_not_share_a_folder(run: Run, tmp_path: Path) -> None:
     publish(run, tmp_path / "out")
     (tmp_path / "list.txt").write_text("123\n")
-    with pytest.raises(UserError, match="has records of clips, not images"):
+    with pytest.raises(UserError, match="not images: this works on images only; drop clips by a rule of their run"):
         command("--out", tmp_path / "out", "--remove", tmp_path / "list.txt")

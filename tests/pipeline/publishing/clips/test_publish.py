@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from core.errors import UserError
-from manifests import Run
+from manifests import Run, open_run
 from manifests.record_files import read_records
 from manifests.removals import Removals
 from pipeline.pools.registry import POOLS
@@ -149,6 +149,15 @@ def test_subsets_are_those_that_facts_allow(films: Path, tmp_path: Path) -> None
     bare = clip_run(tmp_path / "bare", films, {"frames": stored["frames"]}, stages=list(STAGES[:1]))
     with pytest.raises(UserError, match=r"nothing to publish: no stage of the run writes one of dense_caption, "):
         publish(bare, tmp_path / "none")
+
+
+def test_facts_come_from_the_tables_that_the_run_names(films: Path, tmp_path: Path) -> None:
+    run = clip_run(tmp_path / "run", films, facts())
+    written, table = (tmp_path / "run/recipe.yaml").read_text(), run.recipe["stages"][3]["table"]
+    (tmp_path / "run/stages" / table).rename(tmp_path / "run/stages/questions-00000000")  # of an earlier version
+    (tmp_path / "run/recipe.yaml").write_text(written.replace(table, "questions-00000000"))
+    done = publish(open_run(str(tmp_path / "run")), tmp_path / "out")
+    assert done.records == publish(clip_run(tmp_path / "new", films, facts()), tmp_path / "other").records
 
 
 def test_kept_clips_are_published_or_left_out(films: Path, tmp_path: Path) -> None:

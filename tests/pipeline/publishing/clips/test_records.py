@@ -19,7 +19,7 @@ from model.training.recipe import parse_recipe
 from model.training.run import train
 from tests.core.numbered_films import shown
 from tests.model.training import training_data
-from tests.pipeline.publishing.clips.clip_runs import CUTS, clip_run, clips_pool, facts, pool, publish
+from tests.pipeline.publishing.clips.clip_runs import CUTS, STAGES, clip_run, clips_pool, facts, pool, publish
 
 pytestmark = [pytest.mark.usefixtures("clips_pool", "here"), pytest.mark.timeout(180)]
 __all__ = ["clips_pool"]
@@ -149,3 +149,14 @@ def test_control_tokens_in_facts_become_words(films: Path, tmp_path: Path) -> No
     texts = {turn.text for record in read_records(tmp_path / "out/captions") for turn in record.turns}
     assert "It says < image > and < |im_end| >." in texts
     assert not any("<image>" in text for text in texts)
+
+
+def test_records_name_the_frames_that_the_model_was_shown(films: Path, tmp_path: Path) -> None:
+    stored = facts()
+    for row in stored["frames"].values():
+        row["frame_times"] = [0.0, 0.5, 1.0, 1.5]
+    stages = [dict(stage) for stage in STAGES]
+    stages[1]["max_frames"] = 2
+    sources(clip_run(tmp_path / "run", films, stored, stages=stages), films, tmp_path / "out", "reference")
+    shown = {record.synth.frames for record in read_records(tmp_path / "out/grounding") if record.synth}
+    assert shown == {(0.0, 1.5)}
