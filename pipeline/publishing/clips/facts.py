@@ -8,6 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from captioners.films.clip_stage import ClipStage
+from captioners.films.questions import Questions
 from core.errors import UserError
 from core.stages import FILM, Stage
 from core.text import printable
@@ -113,7 +115,9 @@ def facts_of(run: Run, recipe: Recipe) -> Facts:
 
 
 def _most_frames(stage: Stage) -> int:
-    return int(getattr(stage, "max_frames", _ALL)) if FRAME_TIMES in stage.reads else 0
+    if FRAME_TIMES not in stage.reads:
+        return 0
+    return stage.max_frames if isinstance(stage, ClipStage | Questions) else _ALL
 
 
 def _name(model: Any) -> str:
