@@ -111,6 +111,11 @@ class Stage(Settings):
         return None
 
     @property
+    def shown_frames(self) -> int | None:
+        """Of a stage that shows a clip's stored frames to a model: how many at most, evenly spaced; None: all."""
+        return None
+
+    @property
     def actors(self) -> int | None:
         return None
 

@@ -44,6 +44,10 @@ class ClipStage(ChatStage):
     max_frames: int = Field(default=64, ge=1, le=1024)
     engine: AnyEngine = Transformers()
 
+    @property
+    def shown_frames(self) -> int:
+        return self.max_frames
+
     @field_validator("engine")
     @classmethod
     def _check_engine(cls, engine: EngineConfig) -> EngineConfig:

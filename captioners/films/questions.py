@@ -122,6 +122,10 @@ class Questions(ImageStage):
         return language
 
     @property
+    def shown_frames(self) -> int:
+        return self.max_frames
+
+    @property
     def asked(self) -> Asked:
         """What the model is asked for."""
         aspects = {name: text for aspect in self.aspects for name, text in aspect.items()}

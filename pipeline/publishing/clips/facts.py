@@ -8,8 +8,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from captioners.films.clip_stage import ClipStage
-from captioners.films.questions import Questions
 from core.errors import UserError
 from core.stages import FILM, Stage
 from core.text import printable
@@ -117,7 +115,7 @@ def facts_of(run: Run, recipe: Recipe) -> Facts:
 def _most_frames(stage: Stage) -> int:
     if FRAME_TIMES not in stage.reads:
         return 0
-    return stage.max_frames if isinstance(stage, ClipStage | Questions) else _ALL
+    return _ALL if stage.shown_frames is None else stage.shown_frames
 
 
 def _name(model: Any) -> str:
