@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import polars as pl
@@ -91,7 +91,7 @@ class StagePreview:
         stored: Rows with facts.
         to_compute: Rows to compute; None: unknown.
         at_most: Whether `to_compute` is a limit: rules that cannot be judged yet may drop rows before.
-        runs: Where it runs.
+        runs: Where it runs; empty: nowhere, or the number of rows is unknown.
         row_bytes: Bytes of a row's numbers and embeddings.
         has_texts: Whether a row has texts beside them.
         models: Its models.
@@ -176,7 +176,7 @@ def _over_clips(recipe: Recipe, url: str, refit: bool) -> Iterator[StagePreview]
     missing = {step.name for step in never_ran(part, run.url)}
     for step in part.steps:
         problem = _lacks(step, part, index) if step.name in missing else None
-        yield _stage(step, stored_stage(run, step), None, False, problem)
+        yield replace(_stage(step, stored_stage(run, step), None, False, problem), runs="")
 
 
 def _pool(recipe: Recipe, run: Run, listing: Listing) -> tuple[PoolPreview, pl.DataFrame]:

@@ -55,7 +55,7 @@ def recipe(pool: Path, least: float = 1.0, **cut: Any) -> dict[str, Any]:
     }
 
 
-def run_both(written: dict[str, Any], url: Path) -> tuple[Run, Run, dict[str, Any]]:
+def run_both(written: dict[str, Any], url: Path | str) -> tuple[Run, Run, dict[str, Any]]:
     """Run a recipe of films, and that of their clips; both runs, and the jobs of the second."""
     films, _ = run_here(written, url)
     of_clips = parse_recipe(written, "test").clips_of(str(url))
@@ -262,4 +262,4 @@ def test_plan_of_films_names_what_stages_over_clips_lack(
     assert len(plan.errors) == 1
     assert plan.errors[0].startswith("quality: an actor needs 2000 CPU")
     assert plan.clips[-1].lacks == plan.errors[0]
-    assert (plan.clips[1].to_compute, plan.fact_bytes) == (None, None)
+    assert (plan.clips[1].to_compute, plan.clips[1].runs, plan.fact_bytes) == (None, "", None)
