@@ -82,6 +82,11 @@ class Stage(Settings):
     provenance: ClassVar[Mapping[str, object]] = {}
 
     @property
+    def most_frames(self) -> int | None:
+        """Most of the stored frames of a clip that its model is shown, evenly spaced ones; None: all."""
+        return None
+
+    @property
     def reads(self) -> Sequence[str]:
         raise NotImplementedError
 

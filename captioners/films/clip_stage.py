@@ -52,6 +52,10 @@ class ClipStage(ChatStage):
             raise UserError(f"{engine.kind} takes one image per question, and a clip has several; give {known}")
         return engine
 
+    @property
+    def most_frames(self) -> int:
+        return self.max_frames
+
     def remedy(self, column: str) -> str:
         return _REMEDIES.get(column, "")
 

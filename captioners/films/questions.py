@@ -131,6 +131,10 @@ class Questions(ImageStage):
     def reads(self) -> Sequence[str]:
         return _FRAME_COLUMNS if self.ask == "frames" else _TEXT_COLUMNS
 
+    @property
+    def most_frames(self) -> int:
+        return self.max_frames
+
     def remedy(self, column: str) -> str:
         """Say which stage writes a column that is missing."""
         writer = {"frames": "frames", "frame_times": "frames"}.get(column, "dense_caption")

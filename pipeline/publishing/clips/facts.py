@@ -113,7 +113,7 @@ def facts_of(run: Run, recipe: Recipe) -> Facts:
 
 
 def _most_frames(stage: Stage) -> int:
-    return int(getattr(stage, "max_frames", _ALL)) if FRAME_TIMES in stage.reads else 0
+    return (stage.most_frames or _ALL) if FRAME_TIMES in stage.reads else 0
 
 
 def _name(model: Any) -> str:

@@ -113,6 +113,10 @@ class Dense(Stage):
 
     max_frames: int = 64
 
+    @property
+    def most_frames(self) -> int:
+        return self.max_frames
+
 
 class Summary(Stage):
     """Summaries of captions."""
