@@ -82,6 +82,11 @@ class Stage(Settings):
     provenance: ClassVar[Mapping[str, object]] = {}
 
     @property
+    def most_frames(self) -> int | None:
+        """Most of the stored frames of a clip that its model is shown, evenly spaced ones; None: all."""
+        return None
+
+    @property
     def reads(self) -> Sequence[str]:
         raise NotImplementedError
 
@@ -108,11 +113,6 @@ class Stage(Settings):
     @property
     def token_column(self) -> str | None:
         """The column of `writes` with the number of tokens that a model wrote for a row; None if it writes no text."""
-        return None
-
-    @property
-    def shown_frames(self) -> int | None:
-        """Of a stage that shows a clip's stored frames to a model: how many at most, evenly spaced; None: all."""
         return None
 
     @property

@@ -44,10 +44,6 @@ class ClipStage(ChatStage):
     max_frames: int = Field(default=64, ge=1, le=1024)
     engine: AnyEngine = Transformers()
 
-    @property
-    def shown_frames(self) -> int:
-        return self.max_frames
-
     @field_validator("engine")
     @classmethod
     def _check_engine(cls, engine: EngineConfig) -> EngineConfig:
@@ -55,6 +51,10 @@ class ClipStage(ChatStage):
             known = "{kind: server, url: …} or {kind: transformers}"
             raise UserError(f"{engine.kind} takes one image per question, and a clip has several; give {known}")
         return engine
+
+    @property
+    def most_frames(self) -> int:
+        return self.max_frames
 
     def remedy(self, column: str) -> str:
         return _REMEDIES.get(column, "")

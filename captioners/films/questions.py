@@ -122,10 +122,6 @@ class Questions(ImageStage):
         return language
 
     @property
-    def shown_frames(self) -> int:
-        return self.max_frames
-
-    @property
     def asked(self) -> Asked:
         """What the model is asked for."""
         aspects = {name: text for aspect in self.aspects for name, text in aspect.items()}
@@ -134,6 +130,10 @@ class Questions(ImageStage):
     @property
     def reads(self) -> Sequence[str]:
         return _FRAME_COLUMNS if self.ask == "frames" else _TEXT_COLUMNS
+
+    @property
+    def most_frames(self) -> int:
+        return self.max_frames
 
     def remedy(self, column: str) -> str:
         """Say which stage writes a column that is missing."""

@@ -113,9 +113,7 @@ def facts_of(run: Run, recipe: Recipe) -> Facts:
 
 
 def _most_frames(stage: Stage) -> int:
-    if FRAME_TIMES not in stage.reads:
-        return 0
-    return _ALL if stage.shown_frames is None else stage.shown_frames
+    return (stage.most_frames or _ALL) if FRAME_TIMES in stage.reads else 0
 
 
 def _name(model: Any) -> str:

@@ -114,7 +114,7 @@ class Dense(Stage):
     max_frames: int = 64
 
     @property
-    def shown_frames(self) -> int:
+    def most_frames(self) -> int:
         return self.max_frames
 
 
