@@ -21,7 +21,7 @@ COLOURS = {
 RATE = 4
 """Pictures a second."""
 
-CLIP, CLIPS = 8, 3
+CLIP, CLIPS = 8, 4
 """Seconds of a clip, and clips of a film: films are cut into equal parts, wherever their colours change."""
 
 
