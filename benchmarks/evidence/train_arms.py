@@ -46,7 +46,7 @@ from evidence.arms.curation import ARMS, curate  # noqa: E402
 from evidence.arms.cut_outs import Materials  # noqa: E402
 from evidence.arms.helpers import HELD_OUT, HELPERS, Sizes  # noqa: E402
 from evidence.arms.plot import plot  # noqa: E402
-from evidence.arms.pool import raw_rows, write_raw  # noqa: E402
+from evidence.arms.pool import SHARES, raw_rows, write_raw  # noqa: E402
 from evidence.arms.steps import Steps, call, pick, read_json, write_json  # noqa: E402
 from evidence.arms.table import section, write_page  # noqa: E402
 
@@ -63,7 +63,7 @@ def main() -> None:
     steps = Steps(work)
     steps.claim(asdict(sizes))
     begun = time.perf_counter()
-    made_of = prepare(steps, work, sizes, recaption="recaptioned" in arms)
+    made_of, recaptioner = prepare(steps, work, sizes, recaption="recaptioned" in arms)
     composed = {
         (arm, seed): chosen
         for seed in range(args.seeds)
@@ -77,6 +77,8 @@ def main() -> None:
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine(("torch", "transformers", "open_clip_torch")),
         "settings": asdict(sizes),
+        "defects": SHARES,
+        "recaptioner": recaptioner,
         "among": by_arm[arms[0]][0]["among"],
         "arms": by_arm,
     }
@@ -106,9 +108,9 @@ def arguments() -> argparse.Namespace:
     return args
 
 
-def prepare(steps: Steps, work: Path, sizes: Sizes, recaption: bool) -> Materials:
-    """Make what all arms need; the two models at the same time, a core each."""
-    made_of = helpers.materials(work)
+def prepare(steps: Steps, work: Path, sizes: Sizes, recaption: bool) -> tuple[Materials, dict[str, Any] | None]:
+    """Make what all arms need; the two models at the same time, a core each. Return the recaptioner's scores, too."""
+    made_of, scores = helpers.materials(work), None
     steps.run("held-out", lambda: helpers.write_held_out(work, sizes, made_of))
     steps.run("lessons", lambda: helpers.write_lessons(work, sizes, made_of))
     with ThreadPoolExecutor(2) as workers:
@@ -116,9 +118,9 @@ def prepare(steps: Steps, work: Path, sizes: Sizes, recaption: bool) -> Material
         if recaption:
             steps.run("recaptioner", lambda: helpers.train_recaptioner(work, sizes))
             model = work / HELPERS / "recaptioner/1-captions/model"
-            steps.run("recaptioner-scores", lambda: evaluate(work, model, work / HELPERS))
+            scores = steps.run("recaptioner-scores", lambda: evaluate(work, model, work / HELPERS))
         clip.result()
-    return made_of
+    return made_of, scores
 
 
 def curate_seed(
