@@ -114,7 +114,7 @@ def prepare(steps: Steps, work: Path, sizes: Sizes, recaption: bool) -> tuple[Ma
     steps.run("held-out", lambda: helpers.write_held_out(work, sizes, made_of))
     steps.run("lessons", lambda: helpers.write_lessons(work, sizes, made_of))
     with ThreadPoolExecutor(2) as workers:
-        clip = workers.submit(steps.run, "clip", lambda: helpers.train_clip(work, sizes, made_of))
+        clip = workers.submit(steps.run, "clip", lambda: helpers.train_clip(work, sizes))
         if recaption:
             steps.run("recaptioner", lambda: helpers.train_recaptioner(work, sizes))
             model = work / HELPERS / "recaptioner/1-captions/model"

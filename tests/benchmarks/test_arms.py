@@ -17,6 +17,7 @@ import pytest
 from evidence.arms import pool, table
 from evidence.arms.curation import ARMS, composition, read_truth, recipe_of
 from evidence.arms.cut_outs import NAMES, Materials
+from evidence.arms.evaluation import caption_losses
 from evidence.arms.scenes import GROUNDS, PHOTOGRAPH, SIDE, Scene, caption, draw, frequencies, random_scene
 from evidence.arms.statistics import Interval, difference, effective_number, interval, mean_rank
 from evidence.arms.steps import Steps
@@ -130,6 +131,36 @@ def test_mean_rank_counts_lower_losses_and_halves_of_ties() -> None:
 def test_effective_number_of_equal_counts_is_their_number() -> None:
     assert effective_number([7, 7, 7, 0]) == pytest.approx(3)
     assert effective_number([1000, 1]) == pytest.approx(1.008, abs=1e-3)
+
+
+def test_losses_of_captions_on_images_are_the_models_own(materials: Materials, tmp_path: Path) -> None:
+    """The same as `compute_loss` of each picture with each caption, though the picture is encoded once."""
+    import torch
+
+    from model.answer_loss import compute_loss
+    from model.config import preset
+    from model.processor import Processor
+    from model.training.data.samples import Sample
+    from model.videollama3 import VideoLLaMA3
+
+    torch.manual_seed(0)
+    model, processor = VideoLLaMA3(preset("tiny")), Processor.tiny()
+    for parameter in model.parameters():  # new weights are small: all losses would be alike
+        parameter.data.mul_(3)
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    pool.write_annotated(pool.clean_scenes(3, "test", 0, materials), tmp_path)
+    found = caption_losses(tmp_path / "model", tmp_path / "annotations.jsonl")
+
+    lines = list(map(json.loads, (tmp_path / "annotations.jsonl").read_text().splitlines()))
+    question = lines[0]["conversations"][0]["value"].removeprefix("<image>\n")
+    for row, seen in zip(found, lines, strict=True):
+        image = {"type": "image", "image": str(tmp_path / seen["image"])}
+        asked = {"role": "user", "content": [image, {"type": "text", "text": question}]}
+        answers = [{"role": "assistant", "content": line["conversations"][1]["value"]} for line in lines]
+        own = [compute_loss(model, processor, [Sample("a", [asked, answer])]).mean for answer in answers]
+        assert row == pytest.approx(own, abs=1e-4)
+    assert len({round(loss, 3) for row in found for loss in row}) > 3, "images make no difference"
 
 
 def scored(loss: float) -> dict[str, Any]:

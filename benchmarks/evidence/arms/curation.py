@@ -51,7 +51,7 @@ def _published(shards: Path) -> dict[int, str]:
     """Return the caption of each published image by its id."""
     import polars as pl
 
-    rows = pl.read_parquet(shards / "*" / "*.parquet", columns=["id", "short_caption"])
+    rows = pl.read_parquet(shards / "data/*.parquet", columns=["id", "short_caption"])
     return dict(rows.iter_rows())
 
 

@@ -3,19 +3,22 @@
 It stands for the published CLIP, which a machine without a hub does not have. What it computes goes through the same
 stages (`clip`, `clip_text`, `similarity`, `clusters`) as the published one. Unlike that one it was trained on scenes of
 just this kind, with true captions, so it judges them better than a published CLIP would judge the web.
+
+    python -m evidence.arms.encoder FOLDER PACKAGE PHOTOGRAPHS SCENES
 """
 
 from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from .cut_outs import Materials
+from .cut_outs import Materials, load
 from .pool import clean_scenes
 from .scenes import SIDE, caption
 
@@ -30,6 +33,7 @@ CONFIG: dict[str, Any] = {
     "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 96, "heads": 4, "layers": 2},
 }
 PASSES, BATCH = 5, 256
+LOSS = "loss.json"
 _RATE = 2e-3
 
 
@@ -85,3 +89,13 @@ def _save(network: Module, folder: Path) -> None:
     save_file(network.state_dict(), folder / "open_clip_model.safetensors")
     settings = {"model_cfg": CONFIG, "preprocess_cfg": {"mean": MEAN, "std": STD, "interpolation": "bicubic"}}
     (folder / "open_clip_config.json").write_text(json.dumps(settings, indent=2))
+
+
+def main() -> None:
+    folder, package, photographs = map(Path, sys.argv[1:4])
+    loss = train_encoder(folder, load(package, photographs), int(sys.argv[4]))
+    (folder / LOSS).write_text(json.dumps({"loss": loss}))
+
+
+if __name__ == "__main__":
+    main()

@@ -15,11 +15,11 @@ import yaml
 
 from . import cut_outs
 from .curation import RECIPES
-from .encoder import train_encoder
+from .encoder import LOSS
 from .pool import clean_scenes, write_annotated
-from .steps import ROOT, call
+from .steps import ROOT, call, read_json
 
-HELD_OUT, HELPERS = "held-out", "helpers"
+HELD_OUT, HELPERS, CACHE, PHOTOGRAPHS = "held-out", "helpers", "cache", "photographs"
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,13 @@ class Sizes:
 
 def materials(folder: Path) -> cut_outs.Materials:
     """Return cut-outs and photographs; fetch and gather them into FOLDER/cache if they are not there."""
-    package = cut_outs.fetch(folder / "cache")
-    photographs = folder / "cache/photographs"
+    package = cut_outs.fetch(folder / CACHE)
+    photographs = folder / CACHE / PHOTOGRAPHS
     if not photographs.is_dir():
-        aside = folder / "cache/gathered"
+        aside = folder / CACHE / "gathered"
         shutil.rmtree(aside, ignore_errors=True)
         call(str(ROOT / "recipes/demo_pool.py"), str(aside.resolve()), folder=folder)
-        (aside / "photographs").rename(photographs)
+        (aside / PHOTOGRAPHS).rename(photographs)
         shutil.rmtree(aside)
     return cut_outs.load(package, photographs)
 
@@ -71,9 +71,12 @@ def write_lessons(folder: Path, sizes: Sizes, made_of: cut_outs.Materials) -> No
     write_tokenizer(folder / HELPERS / "tokenizer", texts(samples))
 
 
-def train_clip(folder: Path, sizes: Sizes, made_of: cut_outs.Materials) -> dict[str, Any]:
+def train_clip(folder: Path, sizes: Sizes) -> dict[str, Any]:
     """Train the encoder that stands for CLIP: FOLDER/helpers/clip. Return its loss."""
-    return {"loss": train_encoder(folder / HELPERS / "clip", made_of, sizes.helper_scenes)}
+    clip, cache = folder / HELPERS / "clip", folder / CACHE
+    sources = str(cache / cut_outs.PACKAGE), str(cache / PHOTOGRAPHS)
+    call("evidence.arms.encoder", str(clip), *sources, str(sizes.helper_scenes), folder=clip, threads=1)
+    return read_json(clip / LOSS)
 
 
 def train_recaptioner(folder: Path, sizes: Sizes) -> None:
