@@ -41,6 +41,7 @@ if __name__ == "__main__":
     sys.path[:1] = [str(ROOT / "benchmarks"), str(ROOT / "recipes"), str(ROOT)]
 
 from common import machine  # noqa: E402
+
 from evidence.arms import helpers  # noqa: E402
 from evidence.arms.curation import ARMS, curate  # noqa: E402
 from evidence.arms.cut_outs import Materials  # noqa: E402
