@@ -137,6 +137,7 @@ def demo_stage(name: str, **changes: Any) -> dict[str, Any]:
     return {**stage, "max_frames": CLIP, "visual_tokens": 256, **changes}
 
 
+@pytest.mark.thorough
 def test_stages_3_and_4_train_on_the_shards_as_mix_says(published: Published, tmp_path: Path, vl3syn: Any) -> None:
     mixture = {subset: 1.0 for subset in SUBSETS}
     stages = [demo_stage(name, mixture=mixture, steps=None, epochs=1) for name in ("multitask", "video")]
