@@ -18,7 +18,8 @@ class LostNodes:
     def look(self) -> Iterator[str]:
         """Yield a line for each node that was lost since the last look; none if Ray does not run in this process."""
         ray: Any = sys.modules.get("ray")
-        if not (ray and ray.is_initialized()):
+        # While another thread imports it, a module lacks what comes later in it.
+        if not getattr(ray, "is_initialized", bool)():
             return
         try:
             nodes = ray.nodes()
