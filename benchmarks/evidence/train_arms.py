@@ -51,7 +51,7 @@ from evidence.arms.pool import SHARES, raw_rows, write_raw  # noqa: E402
 from evidence.arms.steps import Steps, call, pick, read_json, write_json  # noqa: E402
 from evidence.arms.table import section, write_page  # noqa: E402
 
-FULL = Sizes(scenes=16_000, images=2400, held_out=400, steps=1000, helper_scenes=10_000, helper_steps=1500)
+FULL = Sizes(scenes=16_000, images=2400, held_out=400, steps=900, helper_scenes=10_000, helper_steps=1500)
 TINY = Sizes(scenes=600, images=100, held_out=40, steps=60, helper_scenes=512, helper_steps=60)
 PAGE = ROOT / "docs/evidence.md"
 

@@ -6,6 +6,7 @@ names the licence of each.
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -85,16 +86,19 @@ def fetch(cache: Path) -> Path:
     if (folder / STAMPS).is_dir():
         return folder
     cache.mkdir(parents=True, exist_ok=True)
+    aside = cache / "unpacked"
+    shutil.rmtree(aside, ignore_errors=True)  # left by an end while it was unpacked
     try:
         subprocess.run(["apt-get", "download", PACKAGE], cwd=cache, check=True, capture_output=True, text=True)
         package = next(cache.glob(f"{PACKAGE}_*.deb"))
-        subprocess.run(["dpkg-deb", "-x", str(package), str(folder)], check=True, capture_output=True, text=True)
+        subprocess.run(["dpkg-deb", "-x", str(package), str(aside)], check=True, capture_output=True, text=True)
     except (OSError, subprocess.CalledProcessError, StopIteration) as error:
         reason = (getattr(error, "stderr", "") or str(error)).strip().splitlines()[-1:]
         sys.exit(
             f"no cut-outs: the Debian package {PACKAGE} could not be fetched ({''.join(reason)}). Run "
             f"`apt-get update`, or unpack the package yourself: dpkg-deb -x {PACKAGE}_*.deb {folder}"
         )
+    aside.rename(folder)
     package.unlink()
     return folder
 

@@ -66,7 +66,7 @@ its rows has {defects}; objects follow Zipf's law. The model is measured on clea
 in which all objects are equally frequent.
 
 Two small models stand for published ones: a CLIP for ViT-L/14, and a VideoLLaMA3 of the students' size for InternVL.
-**Both have learned from clean scenes of this very kind**, which the raw pool does not have. So this shows what curation
+**Both have learned from clean scenes of this very kind**, which are in no raw pool. So this shows what curation
 gives where its models know the domain of the pool; it does not measure the published models."""
 
 PICTURE = "![losses of the arms](images/arms.svg)"
