@@ -56,14 +56,10 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-_S3_PORT = _free_port()
+_S3_PLACE = socket.socket()
+"""It keeps the port of the S3 server until the server takes it: another test process may look for a free one."""
+_S3_PLACE.bind(("127.0.0.1", 0))
+_S3_PORT: int = _S3_PLACE.getsockname()[1]
 os.environ |= {
     "AWS_ENDPOINT_URL": f"http://127.0.0.1:{_S3_PORT}",
     "AWS_ACCESS_KEY_ID": "test",
@@ -104,6 +100,7 @@ def bucket() -> Iterator[str]:
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=_S3_PORT, verbose=False)
+    _S3_PLACE.close()
     server.start()
     boto3.client("s3").create_bucket(Bucket="vl3syn")
     yield "s3://vl3syn"

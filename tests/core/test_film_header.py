@@ -208,5 +208,5 @@ def test_error_of_the_disk_is_not_one_of_the_film(tmp_path: Path) -> None:
 def test_film_of_another_length_than_indexed_is_refused(tmp_path: Path) -> None:
     path = film(tmp_path / "a.mp4")
     for source in (FilmFile("a", path=str(path), length=7), FilmFile("a", open=lambda: open(path, "rb"), length=7)):
-        with pytest.raises(BadSampleError, match=r"has .* bytes now, and had 7: index the pool again"):
+        with pytest.raises(BadSampleError, match=r"changed: has .* bytes now, had 7; index the pool again"):
             read_film_header(source)
