@@ -88,6 +88,7 @@ def test_only_a_changed_prompt_captions_again(tmp_path: Path, twenty: tuple[Path
         assert (jobs["short_caption"].computed, sum(other.requests.values())) == (20, 20)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("engine")
 def test_server_that_stops_ends_the_run_without_losing_captions(tmp_path: Path, make_images: MakeImages) -> None:
     pool, url = make_images(tmp_path / "pool", 300), tmp_path / "run"

@@ -186,6 +186,7 @@ def test_run_without_a_contents_table_fills_it(tmp_path: Path) -> None:
     assert published(tmp_path / "other").keys() == {"1.bmp", "2.bmp", "3.bmp"}
 
 
+@pytest.mark.thorough
 def test_contents_read_by_a_killed_worker_are_kept(tmp_path: Path, vl3syn: Vl3syn) -> None:
     """A caption is written down as soon as it is there, and before it what it is about."""
 

@@ -67,6 +67,7 @@ def case(tmp_path_factory: pytest.TempPathFactory, download_python: str) -> Iter
         yield Case(web, recipe, sum(name.startswith("slow") for name in names))
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(300)
 def test_killed_driver_resumes_without_asking_for_stored_urls(case: Case, tmp_path: Path) -> None:
     kill_and_resume("driver", random.Random(1), case, tmp_path)

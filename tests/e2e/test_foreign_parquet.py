@@ -330,6 +330,7 @@ def test_repeated_image_takes_little_memory_and_is_indexed(measured: Measured, k
     assert peak < LIMIT
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["zstd page", "gzip page", "brotli page"])
 def test_page_of_half_a_gigabyte_is_not_decompressed(measured: Measured, kind: str) -> None:
     rows, peak = measured[f"rows(parquet='{kind}.parquet')"]
@@ -489,6 +490,7 @@ def test_pages_of_one_value_are_read_a_few_at_a_time(paged: Measured, kind: str)
     assert peak < LIMIT
 
 
+@pytest.mark.thorough
 def test_lists_of_long_texts_are_not_read(paged: Measured) -> None:
     rows, peak = paged["rows(parquet='/list/list.parquet')"]
     assert rows == [[None, None, "decompression bomb", None]] * 20

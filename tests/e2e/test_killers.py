@@ -136,6 +136,7 @@ def test_row_that_kills_is_isolated_in_tasks_and_actors(
     assert stored.filter(pl.col("error").is_not_null()).select("error", "retry").rows() == [(KILLED, False)]
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("engine", "own_stages")
 def test_group_with_a_killer_stays_whole_and_others_are_computed(tmp_path: Path, make_images: MakeImages) -> None:
     pool = make_images(tmp_path / "pool", 12)

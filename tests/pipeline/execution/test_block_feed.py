@@ -87,6 +87,7 @@ def test_block_whose_worker_died_is_cut_again(computed: Path) -> None:
     assert Counter(blocks.cuts) == Counter([*range(8), 3])
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("engine")
 def test_blocks_that_no_worker_got_are_not_cut_together(computed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray Data gives up as a node with many workers is lost."""

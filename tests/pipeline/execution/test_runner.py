@@ -251,6 +251,7 @@ def test_missing_file_of_a_stage_is_an_error_and_ends_the_run(
         run_stages_on_ray(recipe_for(pool, {"stage": "counted", "log": str(tmp_path / "no/log")}), tmp_path / "run")
 
 
+@pytest.mark.thorough
 def test_killed_worker_loses_only_its_current_part(tmp_path: Path, make_images: MakeImages, own_stages: None) -> None:
     """Counted by the stage itself: every row it computes is a line in a log."""
     pool, log = make_images(tmp_path / "pool", 400), tmp_path / "log"
