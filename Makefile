@@ -154,6 +154,10 @@ bench: $(SETUP) $(SETUP_DOWNLOAD)  ## the numbers of docs/benchmarks.md
 	$(BIN)/python benchmarks/draft.py
 	$(BIN)/python benchmarks/quality.py
 	$(BIN)/python benchmarks/kmeans.py
+	$(BIN)/python benchmarks/scene_cuts.py
+	$(BIN)/python benchmarks/film_facts.py
+	$(BIN)/python benchmarks/index_films.py
+	$(BIN)/python benchmarks/concepts.py
 	$(BIN)/python benchmarks/balance_100m.py
 	$(BIN)/python benchmarks/diversity.py
 	$(BIN)/python benchmarks/duplicates.py
