@@ -47,7 +47,10 @@ class Run:
     @property
     def index(self) -> Table:
         """The index: one row per image of the pool."""
-        return index_table(self.folder, index_schema(self.recipe.get("pool") or {}))
+        pool = self.recipe.get("pool") or {}
+        if "kind" in pool:  # of another package: its class, which knows the columns, is not imported to look at a run
+            return index_table(self.folder, _with_stored_columns(self.folder))
+        return index_table(self.folder, index_schema(pool))
 
     @property
     def stages(self) -> tuple[StoredStage, ...]:
@@ -249,6 +252,12 @@ def step_name(entry: Mapping[str, Any]) -> str:
 def index_table(folder: Folder, schema: pa.Schema = INDEX) -> Table:
     """Return the index of the run in `folder`. It is read by shard: the newest generation of a shard's rows counts."""
     return Table(folder.join("index"), schema, key="shard")
+
+
+def _with_stored_columns(folder: Folder) -> pa.Schema:
+    """Return the columns of the index, and those that its parts have beside them, such as those of films."""
+    stored = Table.stored(folder.join("index")).schema
+    return pa.schema([*INDEX, *(field for field in stored if field.name not in INDEX.names)])
 
 
 def stage_folder(folder: Folder, table: str) -> Folder:

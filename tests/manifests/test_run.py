@@ -11,11 +11,15 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pytest
 
 import manifests
 from core.errors import UserError
 from manifests import Run, funnel, open_run
+from manifests.run import index_table
+from manifests.schemas import FILM_INDEX
+from manifests.storage import Folder
 from manifests.sweep import spread, sweep
 from tests.conftest import jpeg
 from tests.runs import run_here
@@ -164,3 +168,16 @@ def test_recipe_of_a_run_that_is_not_valid_is_refused(tmp_path: Path, written: s
     (tmp_path / "recipe.yaml").write_text(f"vl3syn: test\n{written}\n")
     with pytest.raises(UserError, match=message):
         open_run(tmp_path)
+
+
+def test_index_of_a_pool_of_another_package_has_the_stored_columns(tmp_path: Path) -> None:
+    """Its class is not imported, so the parts say whether its rows are films."""
+    table = index_table(Folder.at(tmp_path), FILM_INDEX)
+    known = {"id": 7, "shard": "a.mp4", "key": "a.mp4", "duration": 2.5}
+    rows = pa.Table.from_pylist([{name: known.get(name) for name in FILM_INDEX.names}], FILM_INDEX)
+    table.append(rows, table.next_writer(), {})
+    recipe = "vl3syn: x\npool: {kind: 'no_such_package:Films', where: there}\nstages: []\n"
+    (tmp_path / "recipe.yaml").write_text(recipe)
+    opened = open_run(str(tmp_path))
+    assert opened.manifest(["duration"]).collect().rows() == [(7, 2.5)]
+    assert opened.funnel().survivors == 1
