@@ -170,7 +170,7 @@ def test_recipe_of_a_run_that_is_not_valid_is_refused(tmp_path: Path, written: s
         open_run(tmp_path)
 
 
-def test_index_of_a_pool_of_another_package_has_the_stored_columns(tmp_path: Path) -> None:
+def test_index_of_a_foreign_pool_has_its_stored_columns(tmp_path: Path) -> None:
     """Its class is not imported, so the parts say whether its rows are films."""
     table = index_table(Folder.at(tmp_path), FILM_INDEX)
     known = {"id": 7, "shard": "a.mp4", "key": "a.mp4", "duration": 2.5}
