@@ -87,7 +87,7 @@ demo-video: $(SETUP)  ## films into clips, and clips into records to train on
 test: $(SETUP) $(SETUP_DOWNLOAD)  ## the tests
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
-test-thorough: $(SETUP) $(SETUP_DOWNLOAD)  ## what `make test` tries once, at every step: kills, signals, two processes
+test-thorough: $(SETUP) $(SETUP_DOWNLOAD)  ## what `make test` tries once, at every step and in every like case
 	$(BIN)/python -m pytest -m thorough -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 test-slow: $(SETUP) $(SETUP_LMMS)  ## tests that take minutes: kills, installations

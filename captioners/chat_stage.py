@@ -1,22 +1,20 @@
-"""The base of stages that ask a chat model: its settings, its engine, and the columns that say how good a text is."""
+"""The base of stages that ask a chat model for a text: its prompts, and the columns that say how good the text is."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 import pyarrow as pa
-from pydantic import Field, WithJsonSchema, field_validator
+from pydantic import WithJsonSchema, field_validator
 
-from captioners.engines.base import Engine, Sampling
+from captioners.engine_stage import EngineStage
 from captioners.engines.lmdeploy import Lmdeploy
 from captioners.engines.registry import AnyEngine
 from captioners.markup import Stripped, printable, strip
 from captioners.prompts import check_prompts, read_prompts
-from captioners.quality_checks import check_language, language_share, refused, repetition, words
+from captioners.quality_checks import language_share, refused, repetition, words
 from core.control_tokens import MAX_COUNT, count_control_tokens
 from core.errors import UserError
-from core.stages import ImageStage
 from manifests.schemas import column
 
 _RAW_CHARACTERS = "Characters of the answer before reasoning and end tokens were removed; null in older rows"
@@ -28,48 +26,24 @@ Prompts = Annotated[
 ]
 
 
-class ChatStage(ImageStage):
-    """Base class of stages that ask a chat model about an image or a clip. Their rows are journaled.
+class ChatStage(EngineStage):
+    """Base class of stages that ask a chat model for a text about an image or a clip.
 
     Attributes:
         use: The names of the columns about quality begin with it.
         text: The column with the text; by default `use` and `_caption`.
-        model: A name on the hub or a folder; for a server, its name for the model.
-        revision: Branch, tag or commit of the hub's repository.
         prompts: A list of prompts, the path of a file, or a built-in name such as `short`. The row's id chooses one of
             several. The fingerprint depends on the texts only.
-        max_new_tokens: Maximum length of an answer, in tokens.
-        temperature: 0 takes the most probable token each time.
-        top_p: Sample from the most probable tokens whose probabilities sum to this; used if temperature is above 0.
-        seed: Seed of the sampling.
-        language: Expected language of the text (ISO 639-1).
         strip: Whether to remove reasoning (`<think>…</think>` and variants) and end tokens (`<|im_end|>` and others)
             from the answer (captioners/markup.py). Control characters are always removed. The rest is the text.
-        end_tokens: Further end tokens. The answer is cut at the first one.
-        reasoning_tags: Further names of tags around reasoning, such as `musing` for `<musing>…</musing>`.
-        longest: Maximum longer side of an image, in pixels; larger images are scaled down.
-        engine: The engine that runs the model. Changing it does not recompute anything.
     """
 
-    fingerprint_exclude: ClassVar = ("engine",)
     added_settings: ClassVar = ("strip", "end_tokens", "reasoning_tags")
-    journaled: ClassVar = True
     use: ClassVar[str]
-    licences: ClassVar[Mapping[str, str]] = {}
     writes: ClassVar[pa.Schema]
 
-    model: str
-    revision: str | None = None
     prompts: Prompts
-    max_new_tokens: int = Field(ge=1, le=8192)
-    temperature: float = Field(default=0, ge=0, le=2)
-    top_p: float = Field(default=1, gt=0, le=1)
-    seed: int = 0
-    language: str = "en"
     strip: bool = True
-    end_tokens: tuple[Annotated[str, Field(min_length=1)], ...] = ()
-    reasoning_tags: tuple[Annotated[str, Field(min_length=1)], ...] = ()
-    longest: int = Field(default=2048, ge=32)
     engine: AnyEngine = Lmdeploy()
 
     @field_validator("prompts", mode="before")
@@ -84,36 +58,9 @@ class ChatStage(ImageStage):
             raise UserError("give at least one prompt, and no empty ones")
         return prompts
 
-    @field_validator("language")
-    @classmethod
-    def _check_language(cls, language: str) -> str:
-        check_language(language)
-        return language
-
     @property
     def text(self) -> str:
         return f"{self.use}_caption"
-
-    @property
-    def models(self) -> Mapping[str, str | None]:
-        names = (self.model, *self.engine.more_models)
-        return {name: self.engine.licences.get(name, self.licences.get(name)) for name in names}
-
-    @property
-    def model_files(self) -> Mapping[str, str]:
-        return {self.model: self.model} if self.engine.loads_model else {}
-
-    @property
-    def gpus(self) -> int:
-        return self.engine.gpus
-
-    @property
-    def batch_size(self) -> int:
-        return self.engine.batch_size
-
-    @property
-    def actors(self) -> int | None:
-        return self.engine.actors
 
     @property
     def token_column(self) -> str:
@@ -132,24 +79,6 @@ class ChatStage(ImageStage):
             UserError: A prompt has a control token.
         """
         check_prompts(self.prompts, f"{self.text}: prompts")
-
-    def check_available(self) -> None:
-        """Check that the model or the server is available.
-
-        Raises:
-            UserError: It is not.
-        """
-        self.engine.check_available(self.model, self.text, self.revision)
-
-    def load_engine(self) -> Engine:
-        """Load the model, or connect to the server.
-
-        Raises:
-            UserError: That failed; the text gives the reason.
-        """
-        check_language(self.language)  # loads the language model once, before threads use it
-        sampling = Sampling(self.max_new_tokens, self.temperature, self.top_p, self.seed)
-        return self.engine.load(self.model, self.text, self.revision, sampling)
 
     def quality(self, text: str, cut: bool, refusal: bool) -> dict[str, object]:
         """Return the columns about a text's quality, by name.

@@ -6,20 +6,19 @@ VL3-Syn7M has a short caption by InternVL2-8B and a detailed one by InternVL2-26
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Sequence
+from typing import ClassVar
 
 import polars as pl
 import pyarrow as pa
 from PIL.Image import Image
 from pydantic import Field
 
-from captioners.answer_rows import rows_table, text_row
 from captioners.chat_stage import ChatStage, Prompts, text_columns
 from captioners.engines.base import Engine, Question
 from captioners.markup import SUSPECT
-from captioners.prompts import choose, prompt_hash, read_prompts
-from core.stages import ImageFacts
+from captioners.prompts import choose, read_prompts
+from captioners.text_facts import PromptedQuestion, TextFacts
 
 
 class Recaption(ChatStage):
@@ -93,37 +92,21 @@ def default_rules(use: str) -> dict[str, float]:
     }
 
 
-class PromptedQuestion(NamedTuple):
-    """A question as the engine prepared it, and the hash of its prompt."""
-
-    question: Any
-    prompt_hash: str
-
-
-class Captioner(ImageFacts):
+class Captioner(TextFacts):
     """`ImageFacts` of `short_caption` and `detailed_caption`.
 
     Attributes:
         side: None: images are decoded at full resolution.
         longest: Maximum longer side of an image, in pixels.
-        calls: Number of calls that the engine accepts at the same time.
-        provenance: What computes the captions, as reported by the engine.
     """
 
     def __init__(self, stage: Recaption, engine: Engine) -> None:
-        self._stage, self._engine = stage, engine
-        self.longest, self.calls = stage.longest, engine.calls
-        self.provenance: Mapping[str, object] = engine.provenance
+        super().__init__(stage, engine)
+        self._stage, self.longest = stage, stage.longest
 
     def prepare(self, image: Image | bytes, id_: int) -> PromptedQuestion:
         """Return the question about an image: scaled down if it is too large, with the prompt that its id chooses."""
-        longest = self._stage.longest
-        if isinstance(image, Image) and max(image.size) > longest:
-            image.thumbnail((longest, longest))
+        if isinstance(image, Image) and max(image.size) > self.longest:
+            image.thumbnail((self.longest, self.longest))
         prompt = choose(self._stage.prompts, id_)
-        return PromptedQuestion(self._engine.prepare(Question(image, prompt)), prompt_hash(prompt))
-
-    def __call__(self, inputs: Sequence[PromptedQuestion]) -> pa.Table:
-        answers = self._engine([prompted.question for prompted in inputs])
-        pairs = zip(inputs, answers, strict=True)
-        return rows_table(self._stage, [text_row(self._stage, asked.prompt_hash, answer) for asked, answer in pairs])
+        return self.prompted(Question(image, prompt), prompt)

@@ -59,6 +59,15 @@ def span_text(spans: Sequence[Span]) -> str:
     return ", ".join(f"{start:.1f}-{end:.1f} s" for start, end in spans)
 
 
+def seconds_text(seconds: float) -> str:
+    """Write a length of at least 0 seconds with one decimal, or one digit other than 0: `7.2`, `0.04`, `0.0` for 0.
+
+    A length below a millisecond is written as `0.001`.
+    """
+    text = f"{seconds:.1f}"
+    return f"{max(seconds, 0.001):.1g}" if text == "0.0" and seconds > 0 else text
+
+
 def spans_of(text: str, *, percent_of: float | None = None) -> list[Span]:
     """Return all time spans in a text, in seconds, within 0.05 s of what `span_text` was given.
 

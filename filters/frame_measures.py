@@ -51,11 +51,12 @@ class Measures(NamedTuple):
 
 
 class FrameMeasures:
-    """Takes the frames of a clip, one after another. It holds five of their size."""
+    """Takes the frames of a clip, one after another. It holds three of their size."""
 
     def __init__(self) -> None:
         self._before: Frame | None = None
-        self._brightest = self._difference = self._scratch = np.empty(0, np.uint8)
+        self._difference = self._scratch = np.empty(0, np.uint8)
+        self._picture = Picture()
         self._differences: list[float] = []
         self._kept: list[float] = []
         self._black = 0
@@ -64,15 +65,15 @@ class FrameMeasures:
         """Take the next frame: RGB, uint8 (H, W, 3), of the same size as the others."""
         if self._before is None:
             # New memory for each frame would take longer than all the arithmetic.
-            self._brightest, self._difference, self._scratch = frame.copy(), np.empty_like(frame), np.empty_like(frame)
+            self._difference, self._scratch = np.empty_like(frame), np.empty_like(frame)
             self._kept.append(1.0)
         else:
-            np.maximum(self._brightest, frame, out=self._brightest)
             difference = self._absolute_difference(frame, self._before)
-            self._differences.append(int(difference.sum(dtype=np.uint64)) / difference.size)
-            self._kept.append(kept_share(difference))
-        dark = np.count_nonzero(np.less(frame, BLACK, out=self._scratch.view(np.bool_)))
-        self._black += bool(dark >= BLACK_SHARE * frame.size)
+            sums = TokenSums.of(difference)
+            self._differences.append(sums.total / difference.size)
+            self._kept.append(sums.kept_share())
+        self._picture.add(frame)
+        self._black += is_black(frame)
         self._before = frame
 
     def _absolute_difference(self, frame: Frame, before: Frame) -> Frame:
@@ -88,39 +89,93 @@ class FrameMeasures:
             kept_share=float(np.mean(self._kept)),
             still_share=float((pairs <= STILL).mean()) if len(pairs) else None,
             black_share=self._black / len(self._kept),
-            border_share=border_share(self._brightest),
+            border_share=self._picture.border_share(),
         )
 
 
-def kept_share(difference: Frame) -> float:
-    """Return the share of a frame's tokens that DiffFP keeps, 0 to 1.
+class TokenSums(NamedTuple):
+    """How much a frame differs from the one before, token by token.
 
-    A token, 28 x 28 pixels, is kept if the mean absolute difference of its values is above the threshold; the first one
-    also if no token is. So the decision equals that of the processor of VideoLLaMA3 on a picture of this size. Rows and
-    columns behind the last whole token do not count.
-
-    Args:
-        difference: Absolute difference from the frame before, uint8 (H, W, 3).
+    Attributes:
+        tokens: Sum of the absolute differences of each token's values, (rows of tokens, columns of tokens). A token
+            has 28 x 28 pixels; of a smaller frame, all its rows or columns.
+        values: Number of values of a token.
+        total: Sum over the whole frame, with the rows and columns behind the last whole token.
     """
-    height, width = min(BLOCK, difference.shape[0]), min(BLOCK, difference.shape[1])
-    rows, columns = difference.shape[0] // height, difference.shape[1] // width
-    whole = difference[: rows * height, : columns * width]
-    # Sums of one direction at a time, in integers: both are several times faster than floats.
-    sums = whole.reshape(rows, height, columns * width * 3).sum(axis=1, dtype=np.uint16)
-    totals = sums.reshape(rows, columns, width * 3).sum(axis=2, dtype=np.uint32)
-    kept = int(np.count_nonzero(totals * 2 > DIFF_FP * height * width * 3))
-    return max(kept, 1) / int(totals.size)
+
+    tokens: npt.NDArray[np.uint32]
+    values: int
+    total: int
+
+    @classmethod
+    def of(cls, difference: Frame) -> TokenSums:
+        """Return the sums of an absolute difference, uint8 (H, W, 3). It is read once."""
+        height, width = min(BLOCK, difference.shape[0]), min(BLOCK, difference.shape[1])
+        rows, columns = difference.shape[0] // height, difference.shape[1] // width
+        bottom, right = rows * height, columns * width
+        # Sums of one direction at a time, in integers: both are several times faster than floats.
+        sums = difference[:bottom, :right].reshape(rows, height, right * 3).sum(axis=1, dtype=np.uint16)
+        tokens = sums.reshape(rows, columns, width * 3).sum(axis=2, dtype=np.uint32)
+        rest = difference[bottom:], difference[:bottom, right:]
+        total = sum(int(part.sum(dtype=np.uint64)) for part in (tokens, *rest))
+        return cls(tokens, height * width * 3, total)
+
+    def kept_share(self) -> float:
+        """Return the share of the frame's tokens that DiffFP keeps, 0 to 1.
+
+        A token is kept if the mean absolute difference of its values is above the threshold; the first one also if no
+        token is. So the decision equals that of the processor of VideoLLaMA3 on a picture of this size.
+        """
+        kept = int(np.count_nonzero(self.tokens * 2 > DIFF_FP * self.values))
+        return max(kept, 1) / int(self.tokens.size)
 
 
-def border_share(brightest: Frame) -> float:
-    """Return the share of the area outside of the smallest rectangle that holds all values above `BORDER`, 0 to 1.
+class Picture:
+    """The smallest rectangle that holds all values above `BORDER` of the frames so far."""
 
-    Args:
-        brightest: The largest value of each pixel and channel over the frames of a clip, uint8 (H, W, 3).
-    """
-    rows = np.flatnonzero(brightest.max(axis=(1, 2)) > BORDER)
-    columns = np.flatnonzero(brightest.max(axis=(0, 2)) > BORDER)
-    if not len(rows):
-        return 1.0
-    inside = int(rows[-1] - rows[0] + 1) * int(columns[-1] - columns[0] + 1)
-    return 1 - inside / int(brightest.shape[0] * brightest.shape[1])
+    def __init__(self) -> None:
+        self._sides: tuple[slice, slice] | None = None
+        self._area = 0
+
+    def add(self, frame: Frame) -> None:
+        """Take the next frame: uint8 (H, W, 3), of the same size as the others."""
+        self._area = frame.shape[0] * frame.shape[1]
+        if self._sides is None:
+            rows, columns = _bright(frame, 0), _bright(frame, 1)
+            self._sides = (rows, columns) if rows.stop else None
+            return
+        # Only what lies outside can make it larger: in most films, nothing does.
+        rows, columns = self._sides
+        above, below = _bright(frame[: rows.start], 0), _bright(frame[rows.stop :], 0)
+        left, right = _bright(frame[:, : columns.start], 1), _bright(frame[:, columns.stop :], 1)
+        self._sides = _joined(rows, above, below), _joined(columns, left, right)
+
+    def border_share(self) -> float:
+        """Return the share of the area outside of the rectangle, 0 to 1; 1 if all is black."""
+        if self._sides is None:
+            return 1.0
+        rows, columns = self._sides
+        inside = int((rows.stop - rows.start) * (columns.stop - columns.start))
+        return 1 - inside / self._area
+
+
+def _bright(part: Frame, axis: int) -> slice:
+    """Return the rows (axis 0) or columns (1) from the first to the last with a value above `BORDER`; 0:0 without."""
+    if not part.size:
+        return slice(0, 0)
+    found = np.flatnonzero(part.max(axis=(1 - axis, 2)) > BORDER)
+    return slice(int(found[0]), int(found[-1]) + 1) if len(found) else slice(0, 0)
+
+
+def _joined(side: slice, before: slice, behind: slice) -> slice:
+    """Return a side with what was found before it, and behind it (counted from its end)."""
+    return slice(before.start if before.stop else side.start, side.stop + behind.stop)
+
+
+def is_black(frame: Frame) -> bool:
+    """Say whether a frame, uint8 (H, W, 3), is nearly black."""
+    least = BLACK_SHARE * frame.size
+    # An eighth of the rows tells of most frames that too much is bright.
+    if frame.size - np.count_nonzero(frame[::8] >= BLACK) < least:
+        return False
+    return int(np.count_nonzero(frame < BLACK)) >= least

@@ -27,6 +27,10 @@ class AnswerMemory:
     When `put` returns, the operating system has the answer: a killed process loses nothing, a power failure may lose
     the last seconds. As with journals, only local folders (including shared ones) support appending. On other file
     systems the memory lasts as long as the process. Its methods may be called from any thread.
+
+    The files of other processes are read once per row, at its first question without an answer. So a row that another
+    process has begun and left, killed or failed, goes on with all its answers. What another process puts about the same
+    row at the same time is not seen until the row is finished.
     """
 
     def __init__(self, folder: Folder) -> None:
@@ -38,12 +42,18 @@ class AnswerMemory:
         self._read_to: dict[str, int] = {}
         self._answers: dict[int, dict[str, tuple[int, str]]] = {}
         self._finished: dict[int, int] = {}
+        self._begun: set[int] = set()  # rows whose answers by other processes are read
 
     def get(self, id_: int, key: str) -> str | None:
-        """Return the answer that any process has put; None if there is none since the row was last finished."""
+        """Return the answer to a question about a row; None if it is not known.
+
+        An answer is known if this process has put it, or another one before this process first asked about the row, and
+        the row was not finished since.
+        """
         with self._lock:
-            if key not in self._answers.get(id_, {}):
+            if id_ not in self._begun and key not in self._answers.get(id_, {}):
                 self._read_others()
+                self._begun.add(id_)
             return self._answers.get(id_, {}).get(key, (0, None))[1]
 
     def put(self, id_: int, key: str, text: str) -> None:
@@ -61,6 +71,7 @@ class AnswerMemory:
         """Forget the answers about rows that are saved. A row that is asked about again starts anew."""
         with self._lock:
             for id_ in ids:
+                self._begun.discard(id_)
                 if id_ in self._answers:
                     self._take(self._write({"id": id_}))
 

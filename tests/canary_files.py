@@ -45,9 +45,10 @@ class Fake(pa.ExtensionType):  # type: ignore[misc]
         return cls(storage)
 
 
-def jpeg() -> bytes:
+def picture() -> bytes:
+    """A PNG of 40 × 30 pixels."""
     data = io.BytesIO()
-    Image.new("RGB", (40, 30), "red").save(data, "JPEG")
+    Image.new("RGB", (40, 30), "red").save(data, "PNG")
     return data.getvalue()
 
 
@@ -60,7 +61,7 @@ def lists(values: pa.Array) -> pa.ListArray:
 
 
 def main(folder: str) -> None:
-    image = pa.array([jpeg()] * ROWS, pa.binary())
+    image = pa.array([picture()] * ROWS, pa.binary())
     texts = pa.array(["a", "b", "c"])
     stored = pa.array([pickle.dumps(Canary(folder))] * ROWS, pa.large_binary())
     evil = Fake(pa.large_binary()).wrap_array(stored)

@@ -14,7 +14,9 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
+import hypothesis
 import pytest
 from PIL import Image
 
@@ -31,6 +33,12 @@ os.environ |= {
     "OMP_NUM_THREADS": "1",
     "COLUMNS": "160",
 }
+
+# No test fails because the machine is slow.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 # Without compiled modules, pytest rewrites every file of tests anew, and each process compiles every module of ours.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -51,7 +59,6 @@ def pytest_collection() -> Generator[None, object, object]:
     try:
         return (yield)
     finally:
-        gc.collect()
         gc.freeze()
         gc.enable()
 
@@ -68,6 +75,13 @@ os.environ |= {
 }
 
 MakeImages = Callable[..., Path]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_curves() -> Iterator[None]:
+    """Trainings of tests draw no curves, which takes longer than their steps: `test_curves.py` draws some."""
+    with patch("model.training.curves.draw", autospec=True):
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -91,20 +105,29 @@ def here(engine: str) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def bucket() -> Iterator[str]:
-    """`s3://…` on a real S3 server (moto) on loopback."""
+def s3_server() -> Iterator[None]:
+    """A real S3 server (moto) on loopback."""
     import logging
 
-    import boto3
     from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=_S3_PORT, verbose=False)
     _S3_PLACE.close()
     server.start()
-    boto3.client("s3").create_bucket(Bucket="vl3syn")
-    yield "s3://vl3syn"
+    yield
     server.stop()
+
+
+@pytest.fixture
+def bucket(s3_server: None) -> Iterator[str]:
+    """`s3://…`, empty."""
+    import boto3
+
+    made = boto3.resource("s3").create_bucket(Bucket="vl3syn")
+    made.objects.delete()
+    yield "s3://vl3syn"
+    made.objects.delete()
 
 
 def jpeg(width: int, height: int, shade: int = 0) -> bytes:
@@ -165,7 +188,7 @@ def _main(arguments: list[str]) -> subprocess.CompletedProcess[str]:
 def vl3syn_process() -> CommandLine:
     """Run the command line as a user does, in a process of its own, which starts its own Ray."""
 
-    def call(*arguments: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    def call(*arguments: object, timeout: float = 240) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "pipeline", *map(str, arguments)]
         environment = {**os.environ, "COLUMNS": "160"}
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment)

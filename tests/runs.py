@@ -19,9 +19,10 @@ import pyarrow as pa
 from manifests import Run, open_run
 from pipeline.execution.block_feed import BLOCK
 from pipeline.execution.index import open_pool
+from pipeline.execution.index_job import build_index
 from pipeline.execution.job_result import JobResult
 from pipeline.execution.receipts import raise_failure
-from pipeline.execution.runner import build_index, prepare, run_stages
+from pipeline.execution.runner import prepare, run_stages
 from pipeline.recipe import parse_recipe
 
 

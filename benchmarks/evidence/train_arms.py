@@ -1,8 +1,8 @@
 """Does curated data train a better model than random data, at equal images, tokens and steps?
 
 Scenes of named cut-outs, where all is known (`arms/scenes.py`). A raw pool has wrong captions, boilerplate,
-near-duplicates, blurred and tiny images, and objects by Zipf's law (`arms/pool.py`). Four arms choose as many images
-from it, by recipes of `vl3syn run`:
+near-duplicates, blurred and tiny images, objects by Zipf's law, and alt texts most of which are incomplete
+(`arms/pool.py`). Four arms choose as many images from it, by recipes of `vl3syn run`:
 
 * random: images drawn at random, with their alt texts (`arm-random.yaml`);
 * filtered: drawn at random from what the filters leave (`arm-filtered.yaml`);
@@ -10,7 +10,7 @@ from it, by recipes of `vl3syn run`:
 * recaptioned: the same images, captioned anew (`arm-recaptioned.yaml`).
 
 Each arm trains the same new model (`train-arms.yaml`, `vl3syn train`). Measured on clean scenes in which all objects
-are equally frequent: the loss, the loss with other images, and the rank of the right caption among 100 by loss. All
+are equally frequent: the loss, the loss with other images, and the rank of the right caption among 60 by loss. All
 arms of a seed share the pool, the model's first weights and the seed of the order of samples.
 
 **Two small models stand for published ones, and both have learned from clean scenes of this very kind**: a CLIP
@@ -21,6 +21,7 @@ Each step's result stays in --work: the same command goes on after an interrupti
 
     .venv/bin/python benchmarks/evidence/train_arms.py --work build/arms
     .venv/bin/python benchmarks/evidence/train_arms.py --work build/arms-tiny --tiny    # a check that all works
+    .venv/bin/python benchmarks/evidence/train_arms.py --table    # write docs/evidence.md of train_arms.json again
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import shlex
 import shutil
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -42,43 +43,52 @@ if __name__ == "__main__":
 
 from common import machine  # noqa: E402
 
-from evidence.arms import helpers  # noqa: E402
+from evidence.arms import helpers, options  # noqa: E402
 from evidence.arms.curation import ARMS, curate  # noqa: E402
 from evidence.arms.cut_outs import Materials  # noqa: E402
 from evidence.arms.helpers import HELD_OUT, HELPERS, Sizes  # noqa: E402
 from evidence.arms.plot import plot  # noqa: E402
 from evidence.arms.pool import SHARES, raw_rows, write_raw  # noqa: E402
-from evidence.arms.steps import Steps, call, pick, read_json, write_json  # noqa: E402
+from evidence.arms.scenes import INCOMPLETE  # noqa: E402
+from evidence.arms.steps import Steps, at_once, call, pick, raise_failures, read_json, write_json  # noqa: E402
 from evidence.arms.table import section, write_page  # noqa: E402
 
-FULL = Sizes(scenes=16_000, images=2400, held_out=400, steps=900, helper_scenes=10_000, helper_steps=1500)
+FULL = Sizes(scenes=12_000, images=2000, held_out=300, steps=700, helper_scenes=12_000, helper_steps=2200)
 TINY = Sizes(scenes=600, images=100, held_out=40, steps=60, helper_scenes=512, helper_steps=60)
+SEEDS = 5
 PAGE = ROOT / "docs/evidence.md"
+STORED = Path(__file__).with_suffix(".json")
 
 
 def main() -> None:
     args = arguments()
+    if args.table:
+        write_page(PAGE, section(read_json(STORED)))
+        return
     arms, sizes = pick(args.arms.split(","), ARMS), TINY if args.tiny else FULL
     sizes = replace(sizes, steps=args.steps or sizes.steps)
     work: Path = args.work.resolve()
     steps = Steps(work)
-    steps.claim(asdict(sizes))
+    steps.claim({**asdict(sizes), "incomplete": INCOMPLETE})
     begun = time.perf_counter()
     made_of, recaptioner = prepare(steps, work, sizes, recaption="recaptioned" in arms)
-    composed = {
-        (arm, seed): chosen
-        for seed in range(args.seeds)
-        for arm, chosen in curate_seed(steps, work, sizes, seed, arms, made_of).items()
-    }
-    with ThreadPoolExecutor(args.jobs) as workers:
-        scores = dict(zip(composed, workers.map(lambda key: learn(steps, work, sizes, *key), composed), strict=True))
-    by_arm = {arm: [{"seed": s, **composed[arm, s], **scores[arm, s]} for s in range(args.seeds)] for arm in arms}
+    composed: dict[tuple[str, int], dict[str, Any]] = {}
+    scores: dict[tuple[str, int], Future[dict[str, Any]]] = {}
+    with at_once(args.jobs) as workers:
+        for seed in range(args.seeds):  # the next pool is curated while models of the last one are trained
+            for arm, chosen in curate_seed(steps, work, sizes, seed, arms, made_of).items():
+                composed[arm, seed] = chosen
+                scores[arm, seed] = workers.submit(learn, steps, work, sizes, arm, seed)
+            raise_failures(scores.values())
+        learned = {key: score.result() for key, score in scores.items()}
+    by_arm = {arm: [{"seed": s, **composed[arm, s], **learned[arm, s]} for s in range(args.seeds)] for arm in arms}
     results = {
         "command": shlex.join(["python", "benchmarks/evidence/train_arms.py", *sys.argv[1:]]),
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine(("torch", "transformers", "open_clip_torch")),
-        "settings": asdict(sizes),
+        "settings": {**asdict(sizes), "tokens": helpers.row_tokens()},
         "defects": SHARES,
+        "incomplete": INCOMPLETE,
         "recaptioner": recaptioner,
         "among": by_arm[arms[0]][0]["among"],
         "arms": by_arm,
@@ -88,25 +98,15 @@ def main() -> None:
     print(section(results))
     print(f"{time.perf_counter() - begun:.0f} s in this call; {work / 'results.json'}", file=sys.stderr)
     if args.write:
+        write_json(STORED, results)
         write_page(PAGE, section(results))
         shutil.copy(work / "arms.svg", PAGE.parent / "images/arms.svg")
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder for all that is made; a begun one goes on")
-    parser.add_argument(
-        "--seeds", type=int, default=5, help="raw pools and trainings of each arm (default %(default)s)"
-    )
-    parser.add_argument("--steps", type=int, help=f"training steps of each arm (default {FULL.steps})")
-    parser.add_argument("--arms", default=",".join(ARMS), help="some of the arms (default %(default)s)")
-    parser.add_argument("--jobs", type=int, default=2, help="trainings at once, a core each (default %(default)s)")
-    parser.add_argument("--tiny", action="store_true", help="sizes that show that all works, and nothing else")
-    parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.relative_to(ROOT)}")
-    args = parser.parse_args()
-    if args.seeds < 1 or args.jobs < 1 or (args.steps is not None and args.steps < 1):
-        parser.error("--seeds, --steps and --jobs begin at 1")
-    return args
+    made = options.parser(__doc__ or "", str(PAGE.relative_to(ROOT)), SEEDS)
+    made.add_argument("--arms", default=",".join(ARMS), help="some of the arms (default %(default)s)")
+    return options.parse(made)
 
 
 def prepare(steps: Steps, work: Path, sizes: Sizes, recaption: bool) -> tuple[Materials, dict[str, Any] | None]:
@@ -115,7 +115,7 @@ def prepare(steps: Steps, work: Path, sizes: Sizes, recaption: bool) -> tuple[Ma
     steps.run("held-out", lambda: helpers.write_held_out(work, sizes, made_of))
     steps.run("lessons", lambda: helpers.write_lessons(work, sizes, made_of))
     with ThreadPoolExecutor(2) as workers:
-        clip = workers.submit(steps.run, "clip", lambda: helpers.train_clip(work, sizes))
+        clip = workers.submit(steps.run, "clip", lambda: helpers.train_clip(work, sizes.helper_scenes))
         if recaption:
             steps.run("recaptioner", lambda: helpers.train_recaptioner(work, sizes))
             model = work / HELPERS / "recaptioner/1-captions/model"

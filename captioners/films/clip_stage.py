@@ -17,6 +17,7 @@ from captioners.engines.transformers import Transformers
 from core.errors import BadSampleError, UserError
 from core.images import decode, portable
 from core.stages import IMAGE
+from core.time_spans import seconds_text
 
 FRAMES = ("frames", "frame_times")
 """The columns of the stage `frames`: JPEGs, and their times in seconds from the clip's start."""
@@ -115,4 +116,4 @@ def with_duration(prompt: str, duration: float) -> str:
     """
     if not duration or not 0 < duration < math.inf:
         raise BadSampleError("no duration: the clip's length is not known")
-    return prompt.replace("{duration}", f"{duration:.1f}".removesuffix(".0"))
+    return prompt.replace("{duration}", seconds_text(duration).removesuffix(".0"))

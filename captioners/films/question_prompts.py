@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
+from core.time_spans import seconds_text
+
 Form = Literal["open", "choice"]
 
 OPTIONS = 4
@@ -59,7 +61,7 @@ class Event(NamedTuple):
 def about_text(asked: Asked, duration: float, caption: str, events: Sequence[Event]) -> str:
     """Return the prompt for a model that reads what is known of a clip of so many seconds."""
     lines = [f"{event.start:.1f}-{event.end:.1f} s: {event.text}" for event in events]
-    known = [f"What happens in a clip of {duration:.1f} seconds:", caption]
+    known = [f"What happens in a clip of {seconds_text(duration)} seconds:", caption]
     return "\n\n".join(
         [_HEAD, "\n".join(known), *(["Its events:\n" + "\n".join(lines)] if lines else []), _end(asked, duration)]
     )
@@ -67,7 +69,7 @@ def about_text(asked: Asked, duration: float, caption: str, events: Sequence[Eve
 
 def about_frames(asked: Asked, duration: float) -> str:
     """Return the prompt for a model that sees frames of a clip of so many seconds."""
-    seen = f"You see a clip of {duration:.1f} seconds. Before each picture is its time."
+    seen = f"You see a clip of {seconds_text(duration)} seconds. Before each picture is its time."
     return "\n\n".join([_HEAD, seen, _end(asked, duration)])
 
 
@@ -99,7 +101,7 @@ def _end(asked: Asked, duration: float) -> str:
             f"Write at most {most} about each of these aspects. Leave out an aspect that does not fit the clip.",
             "\n".join(aspects),
             _FORMS[asked.forms],
-            f"{_RULES}\n- Write spans of time as `1.0-2.5 s`, in seconds from 0.0 to {duration:.1f}.\n"
+            f"{_RULES}\n- Write spans of time as `1.0-2.5 s`, in seconds from 0.0 to {seconds_text(duration)}.\n"
             f"- Write in the language with the code `{asked.language}` (ISO 639-1).",
             f"Answer with one JSON object of this shape and nothing else:\n{_SHAPE}",
         ]

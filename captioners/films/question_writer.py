@@ -19,7 +19,7 @@ from captioners.films.question_prompts import Asked, Event, about_frames, about_
 from captioners.films.remembered import RememberingEngine, RowQuestion
 from captioners.markup import is_blank, one_line, strip
 from captioners.prompts import prompt_hash
-from captioners.quality_checks import check_language, refused
+from captioners.quality_checks import refused
 from core.control_tokens import as_words  # a server would take an <image> in a caption for a picture
 from core.errors import BadSampleError
 from core.secrets import redact
@@ -107,7 +107,6 @@ class QuestionWriter(ImageFacts):
         self._max_frames, self._longest = max_frames, longest
         self._row_type = pa.struct([*writes, ERROR, RETRY])
         self._prompt_hash = prompt_hash(about_frames(asked, 0) if sees else about_text(asked, 0, "", ()))
-        check_language(asked.language)  # loads the language model once, before threads use it
         self.calls = engine.calls
         self.provenance: Mapping[str, object] = engine.provenance
 

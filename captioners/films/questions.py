@@ -7,12 +7,12 @@ aspects; LLaVA-Video-178K (arXiv 2410.02713) asks for sixteen kinds. Neither pro
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import pyarrow as pa
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from captioners.engines.base import Sampling
+from captioners.engine_stage import EngineStage
 from captioners.engines.registry import AnyEngine
 from captioners.engines.transformers import Transformers
 from captioners.films.aspects import Aspects, read_aspects
@@ -20,13 +20,8 @@ from captioners.films.question_checks import DROPPED
 from captioners.films.question_prompts import Asked
 from captioners.films.question_writer import QuestionWriter
 from captioners.prompts import check_prompts
-from captioners.quality_checks import check_language
 from core.errors import UserError
-from core.pretrained import require
-from core.stages import ImageStage
 from manifests.schemas import column
-
-_LICENCES = {"Qwen/Qwen2-VL-72B-Instruct": "tongyi-qianwen", "Qwen/Qwen2-VL-7B-Instruct": "Apache-2.0"}
 
 _TEXT_COLUMNS = ("id", "duration", "dense_caption", "events")
 _FRAME_COLUMNS = ("id", "duration", "frames", "frame_times")
@@ -51,7 +46,7 @@ _STORED = (
 )
 
 
-class Questions(ImageStage):
+class Questions(EngineStage):
     """`questions`: questions and answers about a clip, by a model that reads its caption or sees its frames.
 
     Attributes:
@@ -63,23 +58,14 @@ class Questions(ImageStage):
             the question. `both`: about half of each.
         blind: Whether each question is asked again without the clip: with a black frame (`ask: frames`), or without
             the caption (`text`). Questions that get the same answer are stored, but not published.
-        model: A name on the hub or a folder; for a server, its name for the model.
-        revision: Branch, tag or commit of the hub's repository.
-        max_new_tokens: Maximum length of an answer, in tokens.
-        temperature: 0 takes the most probable token each time.
-        top_p: Sample from the most probable tokens whose probabilities sum to this; used if temperature is above 0.
-        seed: Seed of the sampling.
         language: Language of the questions (ISO 639-1).
-        end_tokens: Further end tokens of the model. An answer is cut at the first one.
-        reasoning_tags: Further names of tags around reasoning, such as `musing` for `<musing>…</musing>`.
-        max_frames: With `ask: frames`: most frames in a question. Of more stored frames, evenly spaced ones are taken.
         longest: With `ask: frames`: maximum longer side of a frame, in pixels; larger frames are scaled down.
-        engine: The engine that runs the model. Changing it does not ask again.
+        engine: The engine that runs the model. Changing it does not ask anything again.
+        max_frames: With `ask: frames`: most frames in a question. Of more stored frames, evenly spaced ones are taken.
     """
 
     name: ClassVar = "questions"
-    fingerprint_exclude: ClassVar = ("engine",)
-    journaled: ClassVar = True
+    licences: ClassVar = {"Qwen/Qwen2-VL-72B-Instruct": "tongyi-qianwen", "Qwen/Qwen2-VL-7B-Instruct": "Apache-2.0"}
     writes: ClassVar = pa.schema(
         [
             column("question_count", pa.int32(), "Number of stored questions", 0),
@@ -103,23 +89,9 @@ class Questions(ImageStage):
     forms: Literal["open", "choice", "both"] = "both"
     blind: bool = False
     model: str = "Qwen/Qwen2-VL-72B-Instruct"
-    revision: str | None = None
     max_new_tokens: int = Field(default=2048, ge=1, le=8192)
-    temperature: float = Field(default=0, ge=0, le=2)
-    top_p: float = Field(default=1, gt=0, le=1)
-    seed: int = 0
-    language: str = "en"
-    end_tokens: tuple[Annotated[str, Field(min_length=1)], ...] = ()
-    reasoning_tags: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     max_frames: int = Field(default=64, ge=1, le=1024)
-    longest: int = Field(default=2048, ge=32)
     engine: AnyEngine = Transformers()
-
-    @field_validator("language")
-    @classmethod
-    def _check_language(cls, language: str) -> str:
-        check_language(language)
-        return language
 
     @property
     def asked(self) -> Asked:
@@ -141,29 +113,8 @@ class Questions(ImageStage):
         return f"put the stage {writer} before it" if column != "duration" else "it asks about clips, in a run of clips"
 
     @property
-    def models(self) -> Mapping[str, str | None]:
-        names = (self.model, *self.engine.more_models)
-        return {name: self.engine.licences.get(name, _LICENCES.get(name)) for name in names}
-
-    @property
-    def model_files(self) -> Mapping[str, str]:
-        return {self.model: self.model} if self.engine.loads_model else {}
-
-    @property
     def packages(self) -> Mapping[str, str]:
         return {"sacrebleu": "eval"} if self.blind and self.forms != "choice" else {}
-
-    @property
-    def gpus(self) -> int:
-        return self.engine.gpus
-
-    @property
-    def batch_size(self) -> int:
-        return self.engine.batch_size
-
-    @property
-    def actors(self) -> int | None:
-        return self.engine.actors
 
     @property
     def token_column(self) -> str:
@@ -182,26 +133,14 @@ class Questions(ImageStage):
                 "use {kind: server, url: …} or {kind: transformers}"
             )
 
-    def check_available(self) -> None:
-        """Check that the packages, and the model or the server, are available.
-
-        Raises:
-            UserError: They are not.
-        """
-        for package, extra in self.packages.items():
-            require(package, extra, self.name)
-        self.engine.check_available(self.model, self.name, self.revision)
-
     def load(self) -> QuestionWriter:
         """Load the model, or connect to the server.
 
         Raises:
             UserError: That failed; the text gives the reason.
         """
-        sampling = Sampling(self.max_new_tokens, self.temperature, self.top_p, self.seed)
-        engine = self.engine.load(self.model, self.name, self.revision, sampling)
         return QuestionWriter(
-            engine,
+            self.load_engine(),
             self.asked,
             self.writes,
             sees=self.ask == "frames",

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 from pydantic import Field
 
-from captioners.answer_rows import rows_table, text_row
 from captioners.chat_stage import Prompts, text_columns
 from captioners.engines.base import Engine, Question
 from captioners.films.clip_stage import FRAMES, ClipStage, with_duration
-from captioners.prompts import choose, prompt_hash, read_prompts
+from captioners.prompts import choose, read_prompts
+from captioners.text_facts import PromptedQuestion, TextFacts
 from core.control_tokens import as_words
 from core.errors import BadSampleError
-from core.stages import ImageFacts
 
 
 class Summary(ClipStage):
@@ -57,27 +56,14 @@ class Summary(ClipStage):
         return Summariser(self, self.load_engine())
 
 
-class SummaryQuestion(NamedTuple):
-    """A question as the engine prepared it, and the hash of its prompt."""
-
-    question: Any
-    prompt_hash: str
-
-
-class Summariser(ImageFacts):
-    """`ImageFacts` of `summary`.
-
-    Attributes:
-        calls: Number of calls that the engine accepts at the same time.
-        provenance: What computes the summaries, as reported by the engine.
-    """
+class Summariser(TextFacts):
+    """`ImageFacts` of `summary`."""
 
     def __init__(self, stage: Summary, engine: Engine) -> None:
-        self._stage, self._engine = stage, engine
-        self.calls = engine.calls
-        self.provenance: Mapping[str, object] = engine.provenance
+        super().__init__(stage, engine)
+        self._stage = stage
 
-    def prepare(self, *read: Any) -> SummaryQuestion:
+    def prepare(self, *read: Any) -> PromptedQuestion:
         """Return the question about a clip, with the prompt that its id chooses.
 
         Raises:
@@ -87,15 +73,8 @@ class Summariser(ImageFacts):
         prompt = choose(self._stage.prompts, id_)
         asked = with_duration(prompt, duration)
         if self._stage.source == "frames":
-            question = Question(None, asked, self._stage.frames(first, second))
-        else:
-            question = Question(None, f"{asked}\n\n{_material(first, second)}")
-        return SummaryQuestion(self._engine.prepare(question), prompt_hash(prompt))
-
-    def __call__(self, inputs: Sequence[SummaryQuestion]) -> pa.Table:
-        answers = self._engine([asked.question for asked in inputs])
-        pairs = zip(inputs, answers, strict=True)
-        return rows_table(self._stage, [text_row(self._stage, asked.prompt_hash, answer) for asked, answer in pairs])
+            return self.prompted(Question(None, asked, self._stage.frames(first, second)), prompt)
+        return self.prompted(Question(None, f"{asked}\n\n{_material(first, second)}"), prompt)
 
 
 def _material(caption: str | None, events: Sequence[Mapping[str, Any]] | None) -> str:

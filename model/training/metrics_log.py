@@ -9,10 +9,12 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from core.errors import UserError, reading
-from model.training.trainer import Step
+
+if TYPE_CHECKING:
+    from model.training.trainer import Step
 
 log = logging.getLogger("vl3syn.train")
 

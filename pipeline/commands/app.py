@@ -6,9 +6,11 @@ import os
 import sys
 import traceback
 import warnings
+from functools import cache
 from typing import Annotated
 
 import typer
+from typer.main import get_command
 
 from core.errors import is_bug
 from core.secrets import redact
@@ -16,6 +18,7 @@ from core.text import printable
 from pipeline.commands.caption import caption_app
 from pipeline.commands.chat import chat_app
 from pipeline.commands.clips import clips_app
+from pipeline.commands.cluster import cluster_app
 from pipeline.commands.compact import compact_app
 from pipeline.commands.compare import compare_app
 from pipeline.commands.doctor import doctor_app
@@ -37,7 +40,6 @@ from pipeline.commands.retry import retry_app
 from pipeline.commands.review import review_app
 from pipeline.commands.schema import schema_app
 from pipeline.commands.serve import serve_app
-from pipeline.commands.stage import stage_app
 from pipeline.commands.stopping import resumable
 from pipeline.commands.train import train_app
 
@@ -112,7 +114,7 @@ app.add_typer(download_app)
 app.add_typer(clips_app)
 app.add_typer(filter_app, name="filter")
 app.add_typer(caption_app, name="caption")
-app.add_typer(stage_app)
+app.add_typer(cluster_app)
 app.add_typer(view_app)
 app.add_typer(report_app)
 app.add_typer(look_app)
@@ -131,6 +133,10 @@ app.add_typer(export_app)
 app.add_typer(schema_app)
 
 
+command = cache(get_command)
+"""All commands and options, built once in a process: that takes 0.1 s, and a notebook or test may run many."""
+
+
 def main() -> None:
     """Run the command line. Exit codes: 0 success; 1 failure, with one line on stderr or a bug's traceback; 2 usage.
 
@@ -138,7 +144,7 @@ def main() -> None:
     """
     warnings.filterwarnings("ignore", module=r"PIL\.")  # users need not know of what Pillow repairs
     try:
-        app()
+        command(app)()
     except Exception as error:
         if os.environ.get("VL3SYN_TRACEBACK") or is_bug(error):
             print(redact(traceback.format_exc()), end="", file=sys.stderr)

@@ -54,25 +54,32 @@ def clips(
     url = _cut(run_, {name: value for name, value in given.items() if value is not None}, min_seconds)
     of_clips = open_run(url)
     _say_what_is_pending(of_clips)
+    seconds = _seconds(of_clips, open_run(run_), films)
     if json_:
-        output.print_json(_seconds(of_clips, films).to_dicts())
+        output.print_json(seconds.to_dicts())
         return
-    _print_seconds(of_clips, films)
+    _print_seconds(seconds)
     output.say(f"the run of the clips is {url}: filter, caption and publish it like any run")
 
 
 def _cut(run: str, settings: dict[str, Any], min_seconds: float | None) -> str:
-    """Find the cuts, index the clips, and set the rule on their length; return the run of the clips."""
+    """Find the cuts, index the clips, and set the rule on their length; return the run of the clips.
+
+    All settings are checked first: cuts may take hours.
+    """
     from manifests.run import CLIPS
     from pipeline.commands import output
     from pipeline.commands.stage import set_stages
 
-    _find_cuts(run)
-    url = f"{run.rstrip('/')}/{CLIPS}"
+    films, url = _films(run), f"{run.rstrip('/')}/{CLIPS}"
+    rule = {"stage": "clip_length", "keep": {"min_seconds": min_seconds}}
+    entries = [] if min_seconds is None else [rule]
+    _checked_recipe(run, url, settings, entries)
+    _find_cuts(run, films)
     with output.working_on(url):
-        _index(url, _recipe(run, url, settings))
-        if min_seconds is not None:
-            for job in set_stages(url, [{"stage": "clip_length", "keep": {"min_seconds": min_seconds}}]):
+        _index(url, _checked_recipe(run, url, settings, entries))  # other commands may have changed it meanwhile
+        if entries:
+            for job in set_stages(url, entries):
                 output.announce(job)
     return url
 
@@ -87,66 +94,96 @@ def _say_what_is_pending(run: Run) -> None:
         output.say(f"{pending:,} clips are new to a stage of the run of clips: `{again}` computes them")
 
 
-def _find_cuts(run: str) -> None:
-    """Compute the stage that finds cuts, for films that lack its facts; add it to the recipe if it is missing."""
+def _films(run: str) -> Recipe:
+    """Return the recipe of a run of films.
+
+    Raises:
+        UserError: There is no run, its index is not finished, or it is not one of films.
+    """
     from pipeline.commands import output
-    from pipeline.commands.stage import set_stages
     from pipeline.execution.runner import recipe_of
-    from pipeline.pools.clips import CUTS
 
     recipe = recipe_of(output.opened(run))
     if not recipe.pool.has_films or "film_id" in recipe.pool.index_schema.names:
         raise UserError(f"{run} is not a run of films: make one, as in `vl3syn index --videos DIR --run {run}`")
-    named = [step.stage.name for step in recipe.steps if set(CUTS) <= set(step.stage.writes.names)]
+    return recipe
+
+
+def _find_cuts(run: str, films: Recipe) -> None:
+    """Compute the stage that finds cuts, for films that lack its facts; add it to the recipe if it is missing."""
+    from pipeline.commands import output
+    from pipeline.commands.stage import set_stages
+    from pipeline.pools.clips import CUTS
+
+    named = [step.stage.name for step in films.steps if set(CUTS) <= set(step.stage.writes.names)]
     with output.working_on(run):
         for job in set_stages(run, [{"stage": name} for name in named or ["scenes"]]):
             output.announce(job)
 
 
-def _recipe(run: str, url: str, settings: dict[str, Any]) -> Recipe:
-    """Return the recipe of the run of clips, with other settings of its pool."""
+def _checked_recipe(run: str, url: str, settings: dict[str, Any], entries: list[dict[str, Any]]) -> Recipe:
+    """Return the recipe of the run of clips, with other settings of its pool. Nothing is written.
+
+    Raises:
+        UserError: A setting or one of the `entries` is not valid, or the directory cannot be used.
+    """
     from manifests import open_run
     from manifests.run import RECIPE
     from manifests.storage import Folder
+    from pipeline.commands.stage import with_stages
+    from pipeline.execution.runner import check_run
     from pipeline.recipe import parse_recipe
 
     # Its publications and their records have the name: "clips" would be that of all.
     written: dict[str, Any] = {"name": open_run(run).recipe.get("name") or "clips", "pool": {}}
     if Folder.at(url).exists(RECIPE):
         written = dict(open_run(url).recipe)
-    pool = {**written["pool"], "clips": run, **settings}
-    return parse_recipe({**written, "pool": pool}, url)
+    written["pool"] = {**written["pool"], "clips": run, **settings}
+    recipe = parse_recipe(written, url)
+    check_run(recipe, url)
+    if entries:
+        with_stages(written, entries, url)
+    return recipe
 
 
 def _index(url: str, recipe: Recipe) -> None:
     from pipeline.commands import output
     from pipeline.execution.index import open_pool
+    from pipeline.execution.index_job import build_index
     from pipeline.execution.local_workers import LocalWorkers
-    from pipeline.execution.runner import build_index, prepare
+    from pipeline.execution.runner import prepare
 
     with LocalWorkers() as local:
         listing = open_pool(recipe.pool, url)
         output.announce(build_index(prepare(recipe, url), recipe.pool, listing, output.say, local))
 
 
-def _seconds(run: Run, films: bool) -> pl.DataFrame:
-    """Return the seconds of films by fate; with `films`, of each film by its name."""
+def _seconds(clips: Run, films: Run, by_film: bool) -> pl.DataFrame:
+    """Return the seconds of films by fate; with `by_film`, of each film by its name."""
     import polars as pl
 
     from manifests.clip_seconds import clip_seconds
 
-    seconds = clip_seconds(run, by_film=films)
-    if not films:
+    seconds = clip_seconds(clips, films, by_film)
+    if not by_film:
         return seconds
-    names = run.index.scan(["film_id", "shard"]).unique("film_id").collect(engine="streaming")
-    return (
-        names.join(seconds, on="film_id").select(pl.col("shard").alias("film"), "fate", "clips", "seconds").sort("film")
-    )
+    names = _names(clips, films)
+    return seconds.select(
+        pl.col("film_id").replace_strict(names, return_dtype=pl.String).alias("film"), pl.exclude("film_id")
+    ).sort("film", maintain_order=True)
 
 
-def _print_seconds(run: Run, films: bool) -> None:
+def _names(clips: Run, films: Run) -> dict[int, str]:
+    """Return the names of films by id: those that their clips have as shard, else as they would have."""
+    from pipeline.pools.clips import film_path
+
+    rows = films.index.scan(["id", "shard", "key"]).collect(engine="streaming")
+    names = {id_: film_path(shard, key) for id_, shard, key in rows.select("id", "shard", "key").iter_rows()}
+    of_clips = clips.index.scan(["film_id", "shard"]).drop_nulls().unique().collect(engine="streaming")
+    return names | dict(of_clips.select("film_id", "shard").iter_rows())
+
+
+def _print_seconds(seconds: pl.DataFrame) -> None:
     from pipeline.commands import output
 
-    rows = [list(row) for row in _seconds(run, films).iter_rows()]
-    columns = (*(("film",) if films else ()), "fate", "clips", "seconds")
-    output.print_rows("what became of the seconds of the films", columns, rows)
+    output.print_rows("what became of the seconds of the films", seconds.columns, list(seconds.iter_rows()))

@@ -268,9 +268,9 @@ def _rule_options(kind: type[Stage]) -> dict[str, Any]:
 
 
 _MEANINGS = {
-    "min": "Keep images with {} at least this",
-    "max": "Keep images with {} at most this",
-    "top": "Keep this fraction of the images, largest {} first",
+    "min": "Keep rows with {} at least this",
+    "max": "Keep rows with {} at most this",
+    "top": "Keep this fraction of the rows, largest {} first",
 }
 
 

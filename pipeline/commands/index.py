@@ -79,10 +79,12 @@ def index(
 
     from manifests import open_run
     from pipeline.commands import output
+    from pipeline.commands.results import finish
     from pipeline.execution.index import open_pool
+    from pipeline.execution.index_job import build_index
     from pipeline.execution.local_workers import LocalWorkers
     from pipeline.execution.node_check import check_nodes
-    from pipeline.execution.runner import build_index, prepare, recipe_of
+    from pipeline.execution.runner import prepare, recipe_of
     from pipeline.recipe import Recipe
 
     kinds = {
@@ -118,7 +120,7 @@ def index(
         with LocalWorkers() as local:
             done = build_index(prepare(checked, run_), checked.pool, listing, output.say, local)
         output.announce(done)
-        output.finish(run_, [done], json_)
+        finish(run_, [done], json_)
 
 
 def _pool(settings: dict[str, Any]) -> Pool:

@@ -17,7 +17,7 @@ view_app = typer.Typer()
 
 @view_app.command()
 def funnel(run_: RunArgument, json_: JsonOption = False) -> None:
-    """Show how many images each stage saw, kept, dropped and failed on, with reasons."""
+    """Show how many rows each stage saw, kept, dropped and failed on, with reasons."""
     from manifests import funnel as count
     from pipeline.commands import output
 
@@ -37,9 +37,9 @@ def sweep(
     ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Show how many images other thresholds would keep, for every combination. No stage is computed.
+    """Show how many rows other thresholds would keep, for every combination. No stage is computed.
 
-    `to_compute` counts images that would need computing first: facts are missing, or a duplicate would be dropped.
+    `to_compute` counts rows that would need computing first: facts are missing, or a duplicate would be dropped.
     Without thresholds: the distribution of the stored scores, to choose thresholds by.
     """
     import polars as pl
@@ -61,10 +61,10 @@ def sweep(
 @view_app.command()
 def explain(
     run_: RunArgument,
-    key: Annotated[str, typer.Argument(help="The image: its key, shard/key, or id")],
+    key: Annotated[str, typer.Argument(help="The row: its key, shard/key, or id")],
     json_: JsonOption = False,
 ) -> None:
-    """Show everything that is stored about one image, and why it was kept or dropped."""
+    """Show everything that is stored about one row, and why it was kept or dropped."""
     from manifests.explain import explain as account_of
     from pipeline.commands import output
 

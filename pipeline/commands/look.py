@@ -20,11 +20,11 @@ def look(
     run_: RunArgument,
     where: Annotated[
         str | None,
-        typer.Option(help="Only these images, by SQL over the manifest: \"aesthetic < 4 and status = 'kept'\""),
+        typer.Option(help="Only these rows, by SQL over the manifest: \"aesthetic < 4 and status = 'kept'\""),
     ] = None,
-    sort: Annotated[str | None, typer.Option(help="Column to sort by; images without a value come last")] = None,
+    sort: Annotated[str | None, typer.Option(help="Column to sort by; rows without a value come last")] = None,
     descending: Annotated[bool, typer.Option("--descending", help="The largest value first")] = False,
-    limit: Annotated[int, typer.Option(min=1, max=LARGEST, help="Number of images to show")] = 100,
+    limit: Annotated[int, typer.Option(min=1, max=LARGEST, help="Number of rows to show")] = 100,
     random: Annotated[bool, typer.Option("--random", help="A random choice instead of the first ones")] = False,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Seed of the random choice, which it implies; default 0")
@@ -33,7 +33,7 @@ def look(
     out: Annotated[str | None, typer.Option(help="File to write: a path or URL; default RUN/look.html")] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Write a page with the images that fit a condition: picture, status, reason, and the columns of the condition.
+    """Write a page with the rows that fit a condition: picture, status, reason, and the columns of the condition.
 
     The page opens offline in any browser, loads nothing and runs no script.
     """
@@ -66,4 +66,6 @@ def look(
         return
     missing = sum(not tile.thumbnail.uri for tile in tiles)
     unshown = f"; {missing:,} without a picture, with the reason" if missing else ""
-    output.say(f"look: {len(tiles):,} of {seen.fitting:,} images that fit{unshown}: {where_to}, {length / 1e6:,.1f} MB")
+    output.say(
+        f"look: {len(tiles):,} of {seen.fitting:,} {seen.noun}s that fit{unshown}: {where_to}, {length / 1e6:,.1f} MB"
+    )

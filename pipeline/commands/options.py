@@ -13,7 +13,7 @@ AsOption = Annotated[
     str | None,
     typer.Option("--as", help="Name of the step in the run's recipe, if a stage stands twice; a new name adds one"),
 ]
-MinOption = Annotated[float | None, typer.Option("--min", help="Keep images with at least this score")]
+MinOption = Annotated[float | None, typer.Option("--min", help="Keep rows with at least this score")]
 TopOption = Annotated[float | None, typer.Option("--top", help="Keep this fraction with the best scores, such as 0.7")]
 EncoderOption = Annotated[
     str | None, typer.Option(help="open_clip's ViT-L-14/openai or another, a model folder, or conse (offline)")
@@ -22,8 +22,8 @@ ExactOption = Annotated[
     bool | None,
     typer.Option("--exact/--no-exact", help="Keep only one of identical files; default: yes for a new stage"),
 ]
-PerGroupOption = Annotated[int | None, typer.Option(help="Keep at most this number of images per group")]
-TotalOption = Annotated[int | None, typer.Option(help="Keep this number of images in total, evenly by group")]
+PerGroupOption = Annotated[int | None, typer.Option(help="Keep at most this number of rows per group")]
+TotalOption = Annotated[int | None, typer.Option(help="Keep this number of rows in total, evenly by group")]
 OrderOption = Annotated[
     str | None, typer.Option(help="Which are kept: random, spread, closest, farthest, highest_COLUMN, lowest_COLUMN")
 ]

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -15,7 +14,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from core.errors import UserError
 from core.secrets import redact
 from core.text import printable
 
@@ -25,8 +23,6 @@ if TYPE_CHECKING:
     from manifests.run import Run
     from manifests.storage import Folder
     from pipeline.execution.job_result import JobResult
-    from pipeline.publishing.clips.publish import PublishedClips
-    from pipeline.publishing.publish import Published
 
 _PIPED = 160  # columns, if the output is not a terminal
 _UNLIMITED = 1 << 20  # columns
@@ -78,59 +74,6 @@ def announce(job: JobResult) -> None:
         say(f"{job.stage}: {note}")
 
 
-def finish(
-    url: str,
-    jobs: Sequence[JobResult],
-    json_: bool,
-    publish: Callable[[], Published | PublishedClips] | None = None,
-) -> None:
-    """Print the results of a command that computed something: the jobs, the funnel, the publication.
-
-    Raises:
-        UserError: Every row of a job failed, or nothing could be published. It is raised after printing.
-    """
-    result, failure = results(url, jobs, json_, publish)
-    if json_:
-        print_json(result)
-    if failure:
-        raise failure
-
-
-def results(
-    url: str,
-    jobs: Sequence[JobResult],
-    json_: bool,
-    publish: Callable[[], Published | PublishedClips] | None = None,
-) -> tuple[dict[str, Any], UserError | None]:
-    """Print the results of a command as tables, unless they are to be JSON; publish.
-
-    Returns:
-        The results as JSON, and the failure that the command ends with: every row of a job failed, or nothing could be
-        published.
-    """
-    from manifests import funnel as count
-    from manifests import open_run
-    from pipeline.commands.outcome import nothing_published, total_failure
-
-    run = open_run(url)
-    counted = count(run)
-    failure: UserError | None = total_failure(run, counted, {"index", *(job.stage.partition(" ")[0] for job in jobs)})
-    if not json_:
-        print_jobs(jobs)
-        print_funnel(counted)
-    published = None
-    if publish and failure is None:
-        try:
-            published = publish()
-            failure = nothing_published(published)
-        except UserError as error:
-            failure = error
-    if published and not json_:
-        print_published(published)
-    shards = {"published": asdict(published)} if published else {}
-    return {"jobs": [asdict(job) for job in jobs], "funnel": counted.as_json(), **shards}, failure
-
-
 def print_json(value: object) -> None:
     text = json.dumps(_finite(value), ensure_ascii=False, indent=2, default=str, allow_nan=False)
     print("\n".join(line if line.isprintable() else _escaped(line) for line in text.split("\n")))
@@ -174,44 +117,8 @@ def print_funnel(funnel: Funnel) -> None:
     print_rows(funnel.title, ("stage", "seen", "kept", "dropped", "errors", "pending", "reasons"), rows)
 
 
-def print_published(done: Published | PublishedClips) -> None:
-    """Print what the shards contain, what was left out, and how to open them."""
-    from pipeline.publishing.publish import Published
-
-    if not isinstance(done, Published):
-        _print_clips(done)
-        return
-    files = f"{done.shards:,} shard{'s' if done.shards != 1 else ''}"
-    out.print(f"published: {done.rows:,} images in {files}, {done.bytes / 1e6:,.1f} MB", style="bold", markup=False)
-    if done.with_text is not None:
-        say(f"in the subset ocr: {done.with_text:,} images with text")
-    if done.stale:
-        say(f"{done.stale:,} images in shards are not kept any more; publish into another folder to be rid of them")
-    if done.outdated:
-        say(f"not published: {done.outdated:,} images with outdated captions; `vl3syn run` computes these again")
-    for id_, reason in list(done.left_out.items())[:10]:
-        say(f"not published: {id_}: {reason}")
-    if len(done.left_out) > 10:
-        say(f"not published: {len(done.left_out):,} images in all, see {done.where}/.publication")
-    say(f"open them as {done.where}/README.md says, which is the dataset's card")
-
-
-def _print_clips(done: PublishedClips) -> None:
-    files = f"{done.shards:,} file{'s' if done.shards != 1 else ''}"
-    out.print(f"published: {done.rows:,} clips in {files}, {done.bytes / 1e6:,.1f} MB", style="bold", markup=False)
-    say("records: " + ", ".join(f"{count:,} {subset}" for subset, count in done.records.items()))
-    for reason, count in sorted(done.rejected.items()):
-        say(f"no record: {count:,} {reason}")
-    if done.stale:
-        say(f"{done.stale:,} clips in shards are not kept any more; publish into another folder to be rid of them")
-    for id_, reason in list(done.left_out.items())[:10]:
-        say(f"not published: {id_}: {reason}")
-    if len(done.left_out) > 10:
-        say(f"not published: {len(done.left_out):,} clips in all, see {done.where}/.publication")
-    say(f"open them as {done.where}/README.md says, which is the dataset's card")
-
-
-def print_jobs(jobs: Sequence[JobResult]) -> None:
+def print_jobs(jobs: Sequence[JobResult], noun: str) -> None:
+    """Print what was computed, and how fast. `noun`: what a row is (`Pool.noun`)."""
     rows = [
         (
             j.stage,
@@ -224,7 +131,7 @@ def print_jobs(jobs: Sequence[JobResult]) -> None:
         )
         for j in jobs
     ]
-    columns = ("stage", "rows", "errors", "stored before", "seconds", "images/s", "model idle")
+    columns = ("stage", "rows", "errors", "stored before", "seconds", f"{noun}s/s", "model idle")
     print_rows("computed now", columns, rows, to=err)
 
 

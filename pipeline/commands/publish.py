@@ -86,6 +86,7 @@ def publish(
     from manifests import open_run
     from pipeline.commands import output
     from pipeline.commands.outcome import nothing_published
+    from pipeline.commands.publication import print_publication
     from pipeline.execution.runner import recipe_of
     from pipeline.recipe_file import publish_settings
 
@@ -107,7 +108,7 @@ def publish(
     how = parse(kind, {**(opened.recipe.get("publish") or {}), **settings}, "publish")
     with output.working_on(run_):
         done = publish_run(run_, out, how, _removals(removed_before or ()))
-    output.print_json(asdict(done)) if json_ else output.print_published(done)
+    output.print_json(asdict(done)) if json_ else print_publication(done)
     if failure := nothing_published(done):
         raise failure
 

@@ -40,10 +40,12 @@ def _run(recipe: Recipe, url: str, refit: bool, json_: bool) -> tuple[dict[str, 
     """Run one recipe; return its results as JSON, and the failure that the command ends with."""
     from pipeline.commands import output
     from pipeline.commands.publish import publish_run
+    from pipeline.commands.results import print_results
     from pipeline.execution.index import open_pool
+    from pipeline.execution.index_job import build_index
     from pipeline.execution.local_workers import LocalWorkers
     from pipeline.execution.node_check import check_nodes
-    from pipeline.execution.runner import build_index, preload, prepare, run_stages
+    from pipeline.execution.runner import preload, prepare, run_stages
 
     with output.working_on(url):
         with LocalWorkers() as local:
@@ -57,4 +59,4 @@ def _run(recipe: Recipe, url: str, refit: bool, json_: bool) -> tuple[dict[str, 
                 jobs.append(done)
                 output.announce(done)
         publish = partial(publish_run, url, None, recipe.publish) if recipe.publish else None
-        return output.results(url, jobs, json_, publish)
+        return print_results(url, jobs, json_, publish)

@@ -1,4 +1,4 @@
-"""The index job: store one row per image of the pool, shard by shard; stored shards are not read again."""
+"""What an index job reads and stores: one row per image, shard by shard; stored shards are not read again."""
 
 from __future__ import annotations
 

@@ -49,8 +49,11 @@ class Metrics:
             tally: The receipts so far.
             waiting: Rows that are not done.
         """
-        ray: Any = sys.modules.get("ray")
-        if not (ray and ray.is_initialized()):
+        if sys.modules.get("ray") is None:
+            return
+        import ray  # waits if another thread is just importing it
+
+        if not ray.is_initialized():
             return
         tags = {"stage": self._stage, "ray_job": ray.get_runtime_context().get_job_id()}
         for (name, reason), value in self.counters(tally).items():

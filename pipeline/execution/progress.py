@@ -37,18 +37,19 @@ class Progress:
     Calling it with receipts counts them; this may happen in any thread.
     """
 
-    def __init__(self, name: str, total: int, unit: str = "rows") -> None:
+    def __init__(self, name: str, total: int, noun: str = "image", unit: str = "rows") -> None:
         """Describe the job.
 
         Args:
             name: Its name.
             total: Rows of its blocks.
-            unit: What such a row is: `rows`, or `files` of the index.
+            noun: What a row that is computed is (`Pool.noun`).
+            unit: What is counted by `total`: `rows`, or `files` of the index.
 
         Raises:
             UserError: VL3SYN_PROGRESS_SECONDS is not a positive number.
         """
-        self._name, self._total, self._unit = name, total, unit
+        self._name, self._total, self._noun, self._unit = name, total, noun, unit
         self._seconds = _seconds_between_lines()
         self._tally, self._last = Tally(), time.monotonic()
         self._metrics = Metrics(name)
@@ -113,7 +114,7 @@ class Progress:
             return f"{facts[0]}, waiting for the first part"
         if self._unit != "rows":
             facts.append(f"{tally.rows:,} rows")
-        facts.append(f"{_rounded(tally.rate)} images/s")
+        facts.append(f"{_rounded(tally.rate)} {self._noun}s/s")
         if tally.errors:
             facts.append(f"{tally.errors:,} errors (most: {tally.commonest()})")
         if tally.idle is not None:

@@ -1,54 +1,42 @@
-"""The runner: index the pool, then compute the stages of a recipe, one after the other."""
+"""The runner: check and open a run, then compute the stages of its recipe, one after the other."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import yaml
 
-from core.cluster import is_without_ray
-from core.cpus import count_cpus
 from core.errors import UserError
 from manifests import indexing, lease
-from manifests.compaction import sweep
 from manifests.run import RECIPE, Run, index_table, open_run, stage_folder
 from manifests.storage import ASIDE, Folder
 from manifests.tables import Table
 from manifests.verdict import StoredStage, advance, valid_ids
-from manifests.version import __version__
 from pipeline.execution.fitting import fitted_of, is_trained, resolve_fitted, sample, store, train
-from pipeline.execution.index import READER, Todo, account, check_ids, chunks, is_small, read_chunk, unread
+from pipeline.execution.index import check_ids
 from pipeline.execution.job_columns import columns_of
 from pipeline.execution.job_log import record
-from pipeline.execution.job_result import JobResult, LocalResult
+from pipeline.execution.job_result import JobResult
 from pipeline.execution.local_workers import (
     ROWS,
     LocalWorkers,
     is_for_local_workers,
-    is_importable,
-    ready,
 )
-from pipeline.execution.part_writer import Store
 from pipeline.execution.placement import check_placement, place_locally
 from pipeline.execution.planner import plan, stored_table
 from pipeline.execution.pool_columns import check_pool_columns
 from pipeline.execution.precision import refuse_other_precision
-from pipeline.execution.progress import Progress
-from pipeline.execution.ray_job import map_blocks, run_job
-from pipeline.execution.receipts import reported
-from pipeline.execution.rescue import ShardRescue
 from pipeline.execution.selection import Selection
 from pipeline.execution.stage_job import run_stage, stage_provenance, stage_table
-from pipeline.pools import Listing, Pool, format_counts
+from pipeline.pools import Pool
 from pipeline.recipe import Recipe, Step, parse_recipe
 
 if TYPE_CHECKING:
-    from ray.data import Dataset
+    pass
 
 
 def prepare(recipe: Recipe, url: str, refit: bool = False) -> Run:
@@ -147,78 +135,6 @@ def never_ran(recipe: Recipe, url: str, only: Sequence[str] | None = None) -> It
     for step in resolve_fitted(recipe, folder).steps:
         if (only is None or step.name in only) and not Table.stored(stage_folder(folder, step.table)).parts():
             yield step
-
-
-def build_index(
-    run: Run, pool: Pool, listing: Listing, say: Callable[[str], None], local: LocalWorkers | None = None
-) -> JobResult:
-    """Index the shards of a listed pool that the run has not stored, or that must be read again.
-
-    Args:
-        run: The run.
-        pool: Its pool.
-        listing: The listed pool.
-        say: Called with each line for the user.
-        local: Workers for a small pool; None: Ray's.
-
-    Raises:
-        UserError: Two images have the same id, shards changed in a pool with ids of its own, or see `run_job`.
-    """
-    begin = time.perf_counter()
-    table = index_table(run.folder, pool.index_schema)
-    todo = unread(table, listing, pool)
-    for line in _listing_lines(pool, listing, todo):
-        say(f"pool: {line}")
-    stored = table.scan(["id"]).select(pl.len()).collect().item()
-    if not todo.shards.num_rows:
-        indexing.end(table)
-        check_ids(table, pool)
-        return JobResult.nothing_computed("index", stored, time.perf_counter() - begin)
-    for source in filter(None, (listing.image, listing.alt_text)):
-        say(f"pool: {source}")
-    provenance = {"stage": "index", "pool": pool.kind, "reader": READER, "vl3syn": __version__}
-    sweep(table)
-    index_store = Store(table, table.next_writer(), provenance)
-
-    call = partial(read_chunk, pool=pool, root=listing.root, store=index_store)
-
-    def job(dataset: Dataset, alone: bool = False) -> Dataset:
-        return map_blocks(dataset, reported, fn_kwargs={"call": call})
-
-    indexing.begin(table)
-    work = pool.work(todo.shards)
-    done = LocalResult(untried=list(chunks(todo.shards, work)))
-    with Progress("index", todo.shards.num_rows, unit="files") as progress:
-        if local and is_small(work) and is_importable(type(pool)) and is_without_ray():
-            done = local.run(done.untried, ready(call), count_cpus(), progress, preloaded=False)
-        if local and (done.untried or done.lost):
-            local.close()  # Ray needs their memory
-        stats = run_job(done.untried, job, ShardRescue(pool, index_store), done, progress)
-    indexing.end(table)
-    check_ids(table, pool)
-    for line in account(table, index_store.writer, pool):
-        say(f"pool: {line}")
-    return record(run, JobResult.of("index", stats, stored))
-
-
-def _listing_lines(pool: Pool, listing: Listing, todo: Todo) -> Iterator[str]:
-    """Yield lines for the user about skipped files, and about stored shards that differ from the pool."""
-    if listing.passed_over:
-        what = f" files that are no {pool.noun}s by their ending" if pool.shard_is_image or pool.has_films else ""
-        yield f"passed over{what}: {format_counts(listing.passed_over)}"
-    if todo.changed and not pool.bytes_are_work:
-        yield f"{todo.changed:,} films have other clips now; clips that are the same keep their facts"
-    elif todo.changed:
-        new = "rows with another URL, text or size count" if pool.same_row else f"their {pool.noun}s count"
-        yield f"{todo.changed:,} indexed shards have another length now; {new} as new"
-    if todo.misread:
-        yield (
-            f"{todo.misread:,} tars are read again: an earlier version mixed up texts of images with dots in "
-            "their names or with one name, or lost letters that are not UTF-8; ids and facts stay (docs/run.md says "
-            "what to do about those of alt text)"
-        )
-    if todo.vanished:
-        yield f"{todo.vanished:,} indexed shards are not there any more; their rows stay"
 
 
 def run_stages(

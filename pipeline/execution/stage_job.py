@@ -110,7 +110,8 @@ def run_stage(
         images=images,
     )
     del planned, chosen, groups  # some bytes per row, for as long as the job takes
-    with sweeping(images, stored.table) if images else nullcontext(), Progress(step.name, rows) as progress:
+    progress = Progress(step.name, rows, recipe.pool.noun)
+    with sweeping(images, stored.table) if images else nullcontext(), progress:
         stats = _run_task(step, task, blocks, rows, of_ids, local, progress)
     forget_answers(step, stored.table, alive)
     notes = summary(stored.table, task.store.writer, stats.working) if images else ()

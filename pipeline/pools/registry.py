@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from core.errors import UserError, suggest
 from core.plugins import class_at, is_path
 from core.settings import problem
-from manifests.run import open_run
+from manifests.run import Run, open_run
 from pipeline.pools.base import Pool
 from pipeline.pools.clips import Clips
 from pipeline.pools.files import ImageFiles
@@ -99,6 +99,15 @@ def films_of(run: str) -> Pool:
     if not pool.has_films or isinstance(pool, Clips):
         raise UserError(f"clips: {run} is not a run of films: its pool must be one, as in `videos: DIR`")
     return pool
+
+
+def noun_of(run: Run) -> str:
+    """Return what a row of a run is, for messages: `image`, `film` or `clip` (`Pool.noun`).
+
+    It is `row` for a pool of another package: to look at a run must not run its code.
+    """
+    kinds = [kind for name, kind in POOLS.items() if name in (run.recipe.get("pool") or {})]
+    return kinds[0].noun if kinds else "row"
 
 
 def as_recipe(pool: Pool) -> dict[str, Any]:

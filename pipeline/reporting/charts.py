@@ -73,13 +73,14 @@ def histogram(name: str, label: str, passed: np.ndarray, dropped: np.ndarray, ed
     return _svg(figure, name, label)
 
 
-def sizes(name: str, label: str, reached: np.ndarray, kept: np.ndarray) -> Markup:
+def sizes(name: str, label: str, reached: np.ndarray, kept: np.ndarray, noun: str) -> Markup:
     """Return the sizes of groups before and after the rules, largest first, on a logarithmic axis.
 
     Args:
         name: Distinguishes the drawing from others of the page.
         label: Text for readers that see no picture.
         reached, kept: Rows per group; each is sorted here.
+        noun: What a row is (`Pool.noun`).
     """
     figure, axes = _canvas(4.6, 2.5)
     for rows, colour, what in ((reached, "dropped", "before"), (kept, "kept", "after")):
@@ -95,7 +96,7 @@ def sizes(name: str, label: str, reached: np.ndarray, kept: np.ndarray) -> Marku
     if len(reached) > 500:
         axes.set_xscale("log")
     axes.set_xlabel("groups, largest first", color=_COLOURS["quiet"], fontsize=_FONT)
-    axes.set_ylabel("images", color=_COLOURS["quiet"], fontsize=_FONT)
+    axes.set_ylabel(f"{noun}s", color=_COLOURS["quiet"], fontsize=_FONT)
     _counts(axes.yaxis)
     _counts(axes.xaxis)
     return _svg(figure, name, label)

@@ -11,6 +11,7 @@ import polars as pl
 from manifests.priorities import priority
 from manifests.run import Run
 from manifests.verdict import Verdict
+from pipeline.pools.registry import noun_of
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,11 @@ class Seen:
 
     run: Run
     verdict: Verdict
+
+    @property
+    def noun(self) -> str:
+        """What a row of the run is: `image`, `film` or `clip`."""
+        return noun_of(self.run)
 
     @property
     def ids(self) -> pl.LazyFrame:

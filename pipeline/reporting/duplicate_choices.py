@@ -27,7 +27,7 @@ def duplicate_choices(seen: Seen) -> list[ChoiceGroup]:
                 continue
             pairs = _pairs(seen, stage, rule, reference, number, FIRST_RULE + position)
             if pairs.height:
-                groups.append(_group(stage, rule, pairs))
+                groups.append(_group(stage, rule, pairs, seen.noun))
     return groups
 
 
@@ -42,7 +42,7 @@ def _pairs(seen: Seen, stage: StoredStage, rule: Rule, reference: str, number: i
     return reached.filter(~pl.col("passed")).drop("passed").collect(engine="streaming")
 
 
-def _group(stage: StoredStage, rule: Rule, pairs: pl.DataFrame) -> ChoiceGroup:
+def _group(stage: StoredStage, rule: Rule, pairs: pl.DataFrame, noun: str) -> ChoiceGroup:
     by_reference = mixed(pairs).sort("certainty", maintain_order=True).group_by("reference", maintain_order=True)
     groups = by_reference.agg(pl.col("id"), pl.len().alias("size"), pl.col("certainty").min())
     largest = groups.sort("size", descending=True, maintain_order=True).head(LARGEST)
@@ -51,7 +51,7 @@ def _group(stage: StoredStage, rule: Rule, pairs: pl.DataFrame) -> ChoiceGroup:
     for row in pl.concat([largest, unsure]).iter_rows(named=True):
         duplicates = row["id"][:_DUPLICATES]
         labels = {row["reference"]: "original"} | dict.fromkeys(duplicates, "duplicate")
-        title = f"{row['size']:,} duplicate{'s' if row['size'] > 1 else ''} of one image"
+        title = f"{row['size']:,} duplicate{'s' if row['size'] > 1 else ''} of one {noun}"
         choices.append(Choice(title, [row["reference"], *duplicates], columns=(rule.column,), labels=labels))
-    note = f"Duplicates: {pairs.height:,}, of {groups.height:,} images; dropped if {rule}."
+    note = f"Duplicates: {pairs.height:,}, of {groups.height:,} {noun}s; dropped if {rule}."
     return ChoiceGroup(f"{stage.name}: {rule.column}", choices, note, stage=stage.name, rule=rule.name)

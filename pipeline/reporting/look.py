@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from manifests.run import Run
 from manifests.selection import Selection, select
 from manifests.version import __version__
+from pipeline.pools.registry import noun_of
 from pipeline.reporting.choice import Choice, Seen
 from pipeline.reporting.galleries import Gallery, fill
 from pipeline.reporting.page import render
@@ -20,7 +21,7 @@ class Look:
     Attributes:
         run: The run.
         selection: What was asked for.
-        fitting: Number of images that fit, also those beyond the limit.
+        fitting: Number of rows that fit, also those beyond the limit.
         gallery: The images that are shown.
     """
 
@@ -28,6 +29,11 @@ class Look:
     selection: Selection
     fitting: int
     gallery: Gallery
+
+    @property
+    def noun(self) -> str:
+        """What a row of the run is: `image`, `film` or `clip`."""
+        return noun_of(self.run)
 
     def page(self) -> str:
         """Return the page.
@@ -64,4 +70,4 @@ def _described(look: Look) -> str:
     chosen = ", chosen at random" if selection.seed is not None else ""
     which = f"{shown:,} of them are shown{chosen}" if shown < look.fitting else "all are shown"
     order = f", by {selection.sort}{', the largest first' if selection.descending else ''}" if selection.sort else ""
-    return f"{look.fitting:,} images fit; {which}{order}."
+    return f"{look.fitting:,} {look.noun}s fit; {which}{order}."

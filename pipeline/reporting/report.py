@@ -18,6 +18,7 @@ from manifests.run import Run
 from manifests.verdict import Verdict
 from manifests.version import __version__
 from pipeline.execution.job_log import speeds
+from pipeline.pools.registry import noun_of
 from pipeline.reporting.charts import histogram, sizes
 from pipeline.reporting.galleries import GalleryGroup, galleries
 from pipeline.reporting.page import environment, number, render
@@ -52,15 +53,16 @@ class DrawnScore:
 
 @dataclass(frozen=True)
 class DrawnGroups:
-    """The groups of a column and the chart of their sizes."""
+    """The groups of a column, the chart of their sizes, and what a row is (`Pool.noun`)."""
 
     groups: Diversity
     chart: Markup
+    noun: str
 
     @property
     def table(self) -> list[tuple[str, str, str]]:
         """Measures of the groups, before and after the rules."""
-        before, after = _measures(self.groups.reached), _measures(self.groups.kept)
+        before, after = (_measures(spread, self.noun) for spread in (self.groups.reached, self.groups.kept))
         return [(name, before[name], after[name]) for name in before]
 
 
@@ -100,6 +102,7 @@ def report(run: Run, say: Callable[[str], None] = lambda line: None) -> str:
         totals=_totals(counted),
         ruled=[each for each in drawn if each.score.rule],
         unruled=[each for each in drawn if not each.score.rule and each.chart],
+        noun=noun_of(run),
         groups=list(_groups(run, verdict)),
         images=shown,
         errors=list(_errors(run, counted)),
@@ -127,7 +130,7 @@ def _histogram(score: Score, position: int) -> Markup | None:
 
 def _groups(run: Run, verdict: Verdict) -> Iterator[DrawnGroups]:
     """Yield the groups that a rule balances, and clusters. Rules that keep one image of each are about duplicates."""
-    stages = run.stages
+    stages, noun = run.stages, noun_of(run)
     rules = [rule for stage in stages for rule in stage.rules if rule.kind in BALANCE]
     balanced = [rule.column for rule in rules if (rule.kind, rule.threshold) != ("per_group", 1)]
     written = {field.name for stage in stages for field in stage.table.writes}
@@ -136,16 +139,17 @@ def _groups(run: Run, verdict: Verdict) -> Iterator[DrawnGroups]:
         if not groups.reached.rows:
             continue
         label = (
-            f"Images per {column}, largest first: {groups.reached.groups:,} groups of up to {groups.reached.largest:,} "
-            f"before the rules, {groups.kept.groups:,} of up to {groups.kept.largest:,} after"
+            f"{noun.capitalize()}s per {column}, largest first: {groups.reached.groups:,} groups of up to "
+            f"{groups.reached.largest:,} before the rules, {groups.kept.groups:,} of up to {groups.kept.largest:,} "
+            "after"
         )
         before, after = (groups.sizes[name].to_numpy() for name in ("reached", "kept"))
-        yield DrawnGroups(groups, sizes(f"groups-{column}", label, before, after))
+        yield DrawnGroups(groups, sizes(f"groups-{column}", label, before, after, noun), noun)
 
 
-def _measures(spread: Spread) -> dict[str, str]:
+def _measures(spread: Spread, noun: str) -> dict[str, str]:
     return {
-        "images": number(spread.rows),
+        f"{noun}s": number(spread.rows),
         "groups": number(spread.groups),
         "effective number of groups": number(spread.effective),
         "smallest group": number(spread.smallest),

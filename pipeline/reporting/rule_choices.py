@@ -27,7 +27,7 @@ def rule_choices(seen: Seen) -> list[ChoiceGroup]:
                 continue
             rows = _scores(seen, stage, rule, number, FIRST_RULE + position)
             if rows.height:
-                groups.append(_group(stage, rule, rows))
+                groups.append(_group(stage, rule, rows, seen.noun))
     return groups
 
 
@@ -45,14 +45,14 @@ def _scores(seen: Seen, stage: StoredStage, rule: Rule, number: int, cause: int)
     return seen.reached(stored, number, cause).collect(engine="streaming")
 
 
-def _group(stage: StoredStage, rule: Rule, rows: pl.DataFrame) -> ChoiceGroup:
+def _group(stage: StoredStage, rule: Rule, rows: pl.DataFrame, noun: str) -> ChoiceGroup:
     choices = [
         Choice(title, ids, columns=(rule.column,))
         for title, ids in _by_title(mixed(rows).sort("goodness", maintain_order=True))
         if ids
     ]
     passed = int(rows["passed"].sum())
-    note = f"{passed:,} of {rows.height:,} images pass; dropped if {rule}."
+    note = f"{passed:,} of {rows.height:,} {noun}s pass; dropped if {rule}."
     return ChoiceGroup(f"{stage.name}: {rule.column}", choices, note, stage=stage.name, rule=rule.name)
 
 

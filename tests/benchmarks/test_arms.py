@@ -15,23 +15,36 @@ from typing import Any
 
 import polars as pl
 import pytest
+from evidence import train_arms
 from evidence.arms import pool, table
 from evidence.arms.curation import ARMS, composition, read_truth, recipe_of
 from evidence.arms.cut_outs import NAMES, Materials
 from evidence.arms.evaluation import caption_losses
-from evidence.arms.scenes import GROUNDS, PHOTOGRAPH, SIDE, Scene, caption, draw, frequencies, random_scene
+from evidence.arms.scenes import (
+    GROUNDS,
+    INCOMPLETE,
+    PHOTOGRAPH,
+    SIDE,
+    Scene,
+    caption,
+    draw,
+    frequencies,
+    incomplete_captions,
+    random_scene,
+)
 from evidence.arms.statistics import Interval, difference, effective_number, interval, mean_rank
-from evidence.arms.steps import Steps
+from evidence.arms.steps import Steps, read_json
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = 400
+BEGIN, END = table.marks("arms")
 
 
 @pytest.fixture(scope="module")
 def materials() -> Materials:
     """A coloured square for each object, and a photograph of noise: no package is fetched."""
-    colours = [(number * 6, 255 - number * 6, 90, 255) for number in range(len(NAMES))]
+    colours = [(number * 12, 255 - number * 12, 90, 255) for number in range(len(NAMES))]
     objects = {name: Image.new("RGBA", (40, 30), colour) for name, colour in zip(NAMES, colours, strict=True)}
     return Materials(objects, [Image.effect_noise((224, 224), 60).convert("RGB")])
 
@@ -42,13 +55,13 @@ def raw(materials: Materials) -> list[pool.Row]:
 
 
 def test_scene_and_caption_say_the_same(materials: Materials) -> None:
-    scene = Scene(("owl", "red apple"), "grey")
-    assert caption(scene) == "An owl on the left and a red apple on the right, on a grey ground."
-    assert caption(Scene(("top hat",), PHOTOGRAPH)) == "A top hat, on a photograph."
+    scene = Scene(("owl", "orange"), "grey")
+    assert caption(scene) == "An owl on the left and an orange on the right, on a grey ground."
+    assert caption(Scene(("teapot",), PHOTOGRAPH)) == "A teapot, on a photograph."
     picture = draw(scene, Random(0), materials)
     assert picture.size == (SIDE, SIDE)
     assert picture.getpixel((28, 56)) == materials.objects["owl"].getpixel((9, 9))[:3]
-    assert picture.getpixel((84, 56)) == materials.objects["red apple"].getpixel((9, 9))[:3]
+    assert picture.getpixel((84, 56)) == materials.objects["orange"].getpixel((9, 9))[:3]
     assert picture.getpixel((0, 0)) == GROUNDS["grey"]
 
 
@@ -56,7 +69,7 @@ def test_objects_of_a_scene_follow_their_weights() -> None:
     random, names = Random(0), list(NAMES)
     scenes = [random_scene(names, frequencies(names, 1.3), random) for _ in range(2000)]
     counts = Counter(name for scene in scenes for name in scene.objects)
-    assert counts[names[0]] > 4 * counts[names[4]] > 8 * counts[names[30]] > 0
+    assert counts[names[0]] > 4 * counts[names[4]] > 8 * counts[names[15]] > 0
     assert all(len(set(scene.objects)) == len(scene.objects) for scene in scenes)
 
 
@@ -74,8 +87,15 @@ def test_raw_pool_is_a_function_of_its_seed(raw: list[pool.Row], materials: Mate
 def test_alt_text_is_wrong_only_where_the_defect_says_so(raw: list[pool.Row]) -> None:
     said: dict[str, set[bool]] = {defect: set() for defect in (pool.CLEAN, *pool.SHARES)}
     for row in raw:
-        said[row.defect].add(row.alt_text == caption(row.scene))
+        said[row.defect].add(row.alt_text in (caption(row.scene), *incomplete_captions(row.scene)))
     assert said == {defect: {defect not in ("wrong caption", "boilerplate")} for defect in said}
+
+
+def test_most_alt_texts_name_one_object_and_nothing_else(raw: list[pool.Row]) -> None:
+    assert incomplete_captions(Scene(("owl", "cow"), "grey")) == ["An owl.", "A cow."]
+    clean = [row for row in raw if row.defect == pool.CLEAN]
+    share = sum(row.alt_text in incomplete_captions(row.scene) for row in clean) / len(clean)
+    assert share == pytest.approx(INCOMPLETE, abs=3 * (0.25 / len(clean)) ** 0.5)
 
 
 def test_near_duplicate_shows_the_scene_of_a_clean_row(raw: list[pool.Row]) -> None:
@@ -104,6 +124,14 @@ def test_pool_and_truth_have_the_same_ids(raw: list[pool.Row], tmp_path: Path) -
     assert seen["defects"] == pytest.approx(pool.SHARES)
     assert seen["right captions"] == pytest.approx(1 - pool.SHARES["wrong caption"] - pool.SHARES["boilerplate"])
     assert seen["distinct scenes"] == pytest.approx(1 - pool.SHARES["near-duplicate"])
+
+
+def test_composition_tells_complete_right_and_wrong_captions() -> None:
+    true = {"caption": "An owl, on a grey ground.", "incomplete": ["An owl."], "objects": ["owl"], "original": -1}
+    truth = {number: {**true, "id": number, "defect": ""} for number in range(4)}
+    said = ["An owl, on a grey ground.", "An owl.", "A cow.", "Click to enlarge"]
+    seen = composition(dict(enumerate(said)), truth)
+    assert (seen["right captions"], seen["complete captions"]) == (0.5, 0.25)
 
 
 def test_interval_is_that_of_students_t() -> None:
@@ -165,7 +193,7 @@ def test_losses_of_captions_on_images_are_the_models_own(materials: Materials, t
 
 
 def scored(loss: float) -> dict[str, Any]:
-    known = {"right captions": 0.65, "distinct scenes": 0.9, "effective objects": 17.26}
+    known = {"right captions": 0.65, "complete captions": 0.2, "distinct scenes": 0.9, "effective objects": 17.26}
     return {"loss": loss, "shuffled": 1.5, "rank": 12.0, **known}
 
 
@@ -173,8 +201,9 @@ RESULTS: dict[str, Any] = {
     "command": "python benchmarks/evidence/train_arms.py --work build/arms",
     "date": "2026-11-30",
     "machine": "a machine",
-    "settings": {"scenes": 8000, "images": 1600, "steps": 900, "held_out": 400},
+    "settings": {"scenes": 8000, "images": 1600, "steps": 900, "tokens": 768, "held_out": 400},
     "defects": {"blurred": 0.06},
+    "incomplete": 0.7,
     "among": 100,
     "arms": {"random": [scored(0.5), scored(0.7)], "filtered": [scored(0.4), scored(0.6)]},
 }
@@ -182,8 +211,29 @@ RESULTS: dict[str, Any] = {
 
 def test_table_has_means_intervals_and_differences() -> None:
     *_, first, second = table.table(RESULTS).splitlines()
-    assert first == ("| a: random, alt texts | 0.600 ± 1.271 | – | 1.50 ± 0.00 | 12.0 ± 0.0 | 65% | 90% | 17.3 |")
+    assert first == ("| a: random, alt texts | 0.600 ± 1.271 | – | 1.50 ± 0.00 | 12.0 ± 0.0 | 65% | 20% | 90% | 17.3 |")
     assert second.startswith("| b: filtered | 0.500 ± 1.271 | −0.100 ± 0.000 |")
+
+
+@pytest.mark.parametrize(
+    ("losses", "said"),
+    [
+        ([[0.5, 0.6], [0.4, 0.5]], "above it: b lower; with a: b lower."),
+        ([[0.4, 0.5], [0.5, 0.6]], "above it: b higher; with a: b higher."),
+        ([[0.5, 0.6], [0.4, 0.7]], "with a: b not told apart. Where the interval"),
+        ([[0.5], [0.4]], "One seed has no interval"),
+    ],
+    ids=["lower", "higher", "not told apart", "one seed"],
+)
+def test_statement_says_what_the_intervals_show(losses: list[list[float]], said: str) -> None:
+    arms = {arm: [scored(loss) for loss in seeds] for arm, seeds in zip(("random", "filtered"), losses, strict=True)}
+    assert said in table.statement(arms)
+
+
+def test_document_has_the_section_of_the_stored_results() -> None:
+    begin, end = table.marks("arms")
+    page = (ROOT / "docs/evidence.md").read_text()
+    assert page.split(begin)[1].split(end)[0].strip() == table.section(read_json(train_arms.STORED))
 
 
 def test_page_keeps_all_but_what_is_between_its_marks(tmp_path: Path) -> None:
@@ -193,19 +243,19 @@ def test_page_keeps_all_but_what_is_between_its_marks(tmp_path: Path) -> None:
     table.write_page(page, table.section(RESULTS))
     text = page.read_text()
     assert text.startswith("Before\n# Evidence\n")
-    assert text.endswith(f"{table.END}\nafter\n")
+    assert text.endswith(f"{END}\nafter\n")
     assert "first" not in text
-    assert text.count(table.BEGIN) == 1
+    assert text.count(BEGIN) == 1
     assert "2 seeds, each with a raw pool of 8,000 scenes" in text
-    assert "has 6% blurred; objects" in text
+    assert "6% are blurred. Objects" in text
 
 
 def test_page_with_one_mark_is_refused(tmp_path: Path) -> None:
     page = tmp_path / "evidence.md"
-    page.write_text(f"{table.BEGIN}\n")
+    page.write_text(f"{BEGIN}\n")
     with pytest.raises(SystemExit, match="only one of the marks"):
         table.write_page(page, "text")
-    assert page.read_text() == f"{table.BEGIN}\n"
+    assert page.read_text() == f"{BEGIN}\n"
 
 
 def test_step_that_is_done_is_not_done_again(tmp_path: Path) -> None:

@@ -242,8 +242,15 @@ def test_flan_t5_is_float32_on_a_gpu_without_bfloat16(
     assert captioner._network.language_model.dtype == getattr(torch, dtype)
 
 
-@pytest.mark.parametrize("kind", ["blip2", "blip2-t5"])
-@pytest.mark.parametrize("prompt", ["", PROMPT])
+@pytest.mark.parametrize(
+    ("kind", "prompt"),
+    [
+        ("blip2", PROMPT),
+        ("blip2-t5", ""),
+        pytest.param("blip2", "", marks=pytest.mark.thorough),
+        pytest.param("blip2-t5", PROMPT, marks=pytest.mark.thorough),
+    ],
+)
 def test_static_cache_gives_the_captions_of_the_dynamic_one(
     load: Callable[..., Captioner], kind: str, prompt: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -263,6 +270,7 @@ def test_static_cache_gives_the_captions_of_the_dynamic_one(
     assert used
 
 
+@pytest.mark.thorough
 def test_decoding_with_a_static_cache_compiles_twice(load: Callable[..., Captioner], models: dict[str, Path]) -> None:
     """Once for the first batch size and once for all others; transformers compiles only on a GPU if not told to."""
     from torch._dynamo.utils import counters
@@ -309,7 +317,10 @@ def test_provenance_identifies_weights_by_content(
     assert after["transformers"] == before["transformers"] == transformers.__version__
 
 
-@each_model
+@pytest.mark.parametrize(
+    "kind",
+    ["blip2", *(pytest.param(kind, marks=pytest.mark.thorough) for kind in ("blip", "blip2-t5"))],
+)
 def test_provenance_identifies_a_model_of_the_hub_by_its_commit(
     models: dict[str, Path], load: Callable[..., Captioner], kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

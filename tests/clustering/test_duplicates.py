@@ -44,7 +44,7 @@ def duplicates_of(table: pa.Table, **settings: Any) -> dict[int, Row]:
     return dict(zip(table["id"].to_pylist(), facts.to_pylist(), strict=True))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(seed=st.integers(0, 2**32), rows=st.integers(0, 40), tile=st.integers(1, 9))
 def test_duplicates_equal_those_of_two_plain_loops(seed: int, rows: int, tile: int) -> None:
     table = random_table(np.random.default_rng(seed), rows)

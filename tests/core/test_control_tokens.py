@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from core.control_tokens import CONTROL_TOKEN, END_TOKENS, PLAIN_END_TOKENS, as_words, find_control_tokens
@@ -66,7 +66,6 @@ def test_control_tokens_include_the_stripped_end_tokens() -> None:
     assert {token for token in (*END_TOKENS, *PLAIN_END_TOKENS) if not find_control_tokens(token)} == ordinary
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from([*TOKENS.split(), "<", ">", "|", "[", " ", "image", "s", "\n", "_"])).map("".join))
 def test_text_as_words_has_no_token_in_python_and_polars(text: str) -> None:
     assert find_control_tokens(as_words(text)) == []

@@ -115,17 +115,17 @@ def test_film_of_one_frame_is_a_film(tmp_path: Path, ending: str) -> None:
     assert read.duration == pytest.approx(0.04, abs=0.04)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.02, 0.3, 0.6, 0.7])
 @pytest.mark.parametrize("name", ["a.mp4", "front.mp4", "a.mkv", "a.avi", "a.flv"])
-def test_film_that_is_cut_off_is_refused(tmp_path: Path, name: str, share: float) -> None:
+def test_film_that_is_cut_off_is_refused(tmp_path: Path, name: str) -> None:
     front = {"movflags": "faststart"} if name == "front.mp4" else {}
     whole = film(tmp_path / name, frames=500, **front).read_bytes()
     assert header(whole, tmp_path / name).duration == pytest.approx(20, abs=0.1)
-    with pytest.raises(
-        BadSampleError, match=r"cut off: |cannot be read as a video|without frames|unknown codec"
-    ) as error:
-        header(whole[: int(len(whole) * share)], tmp_path / name)
-    assert "\n" not in str(error.value)
+    for share in (0.0, 0.02, 0.3, 0.6, 0.7):
+        with pytest.raises(
+            BadSampleError, match=r"cut off: |cannot be read as a video|without frames|unknown codec"
+        ) as error:
+            header(whole[: int(len(whole) * share)], tmp_path / name)
+        assert "\n" not in str(error.value), share
 
 
 def test_stream_that_is_cut_off_is_as_long_as_the_rest(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_question_longer_than_the_window_is_refused() -> None:
         fitting(NOTES, "Why?", lambda text: False, lambda text: "short")
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 200), st.integers(1, 8))
 def test_notes_end_short_enough_and_cover_the_film(count: int, most: int) -> None:
     told = [Note(float(n), n + 1.0, "x") for n in range(count)]

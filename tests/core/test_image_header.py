@@ -175,7 +175,7 @@ def outcome(data: bytes) -> str:
 @pytest.mark.parametrize("format_", [*PLAIN, "MPO"])
 @given(changes=CHANGES, kept=st.one_of(st.just(1.0), st.floats(0, 1)), orientation=st.sampled_from([None, 6]))
 @example(changes=[], kept=1.0, orientation=None)
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.differing_executors])
 def test_fuzzed_image_is_a_header_or_a_bad_image(
     format_: str, changes: list[tuple[float, bytes]], kept: float, orientation: int | None
 ) -> None:
@@ -188,6 +188,6 @@ def test_format_with_a_line_end_in_its_name_is_a_one_line_error() -> None:
 
 
 @given(data=st.binary(max_size=200))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_bytes_are_a_header_or_a_bad_image(data: bytes) -> None:
     assert outcome(data) in OUTCOMES

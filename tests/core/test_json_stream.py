@@ -31,14 +31,14 @@ def elements(text: str, **others: Any) -> list[Any]:
     return values
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(VALUES, max_size=5), st.integers(1, 40), st.booleans(), st.sampled_from([None, 1]))
 def test_elements_are_those_of_loads(values: list[Any], chunk: int, ascii_: bool, indent: int | None) -> None:
     text = json.dumps(values, ensure_ascii=ascii_, indent=indent)
     assert elements(f"\ufeff {text}\n ", chunk=chunk) == values
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.dictionaries(st.text(), VALUES, max_size=5), st.integers(1, 40), st.booleans())
 def test_keys_have_their_values(values: dict[str, Any], chunk: int, skipped: bool) -> None:
     opened = stream(json.dumps(values), chunk)
@@ -47,7 +47,7 @@ def test_keys_have_their_values(values: dict[str, Any], chunk: int, skipped: boo
     assert read == (dict.fromkeys(values) if skipped else values)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(VALUES, min_size=1, max_size=4), st.data())
 def test_array_that_breaks_off_is_an_error(values: list[Any], data: st.DataObject) -> None:
     text = json.dumps(values)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.time_spans import events_of, span_text, spans_of
+from core.time_spans import events_of, seconds_text, span_text, spans_of
 
 Span = tuple[float, float]
 
@@ -142,3 +142,11 @@ def test_events_have_the_spans_of_their_text(drawn: list[list[float]]) -> None:
     text = "\n".join(f"{span_text([(start, end)])}: he jumps" for start, end in drawn)
     assert [span for span, _ in events_of(text)] == spans_of(text)
     assert {caption for _, caption in events_of(text)} <= {"he jumps"}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0.0"), (0.00001, "0.001"), (0.004, "0.004"), (0.04, "0.04"), (0.06, "0.1"), (7.25, "7.2"), (60, "60.0")],
+)
+def test_length_above_zero_is_not_written_as_zero(seconds: float, text: str) -> None:
+    assert seconds_text(seconds) == text

@@ -27,6 +27,18 @@ WORDS = ("dog", "cat", "zebra", "whale", "piano", "tower", "cloud", "rocket", "b
 
 
 @pytest.fixture(scope="module")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same weights in each run: they decide the second concept of each image, and with it the draw."""
+    import torch
+
+    from tests.checkpoints import save_clip
+
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return save_clip(tmp_path_factory.mktemp("models") / "clip")
+
+
+@pytest.fixture(scope="module")
 def recipe(tiny_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """`recipe(pool, keep, **resources)`: images whose embeddings lie near the prompts of words with a heavy tail."""
     folder = tmp_path_factory.mktemp("vocabulary")

@@ -50,6 +50,7 @@ def uninterrupted(written: Path) -> list[pl.DataFrame]:
 
 
 @pytest.mark.thorough
+@pytest.mark.timeout(600)  # a minute on an idle machine
 @pytest.mark.parametrize("victim", ["driver", "worker"])
 @pytest.mark.parametrize("parts", [4, 12])
 def test_killed_run_of_films_ends_as_an_undisturbed_one(
@@ -65,7 +66,7 @@ def test_killed_run_of_films_ends_as_an_undisturbed_one(
         while driver.poll() is None and sum(1 for _ in run.rglob("stages/*/part-*.parquet")) < parts:
             time.sleep(0.005)
         killed = kill(victim, driver.pid, mark)
-        driver.communicate(timeout=240)
+        driver.communicate(timeout=500)
         wait_for_end_of(mark)
     finally:
         end(mark)

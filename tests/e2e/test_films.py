@@ -97,12 +97,19 @@ def test_each_film_and_each_second_is_accounted_for(pool: Path, tmp_path: Path) 
     reasons = dict(without.select("shard", "drop_reason").iter_rows())
     assert reasons["wide.mp4"] == "no clips: film dropped at aspect_ratio: aspect_ratio 4 > 2.5"
     assert reasons["page.mp4"].startswith("no clips: film error at index: cannot be read as a video")
-    seconds = clip_seconds(clips)
-    assert dict(seconds.select("fate", "clips").iter_rows()) == {"kept": 5, "clip_length": 1}
-    assert seconds["seconds"].sum() == pytest.approx(5.8 + 5.5, abs=0.01)
+    seconds = clip_seconds(clips, films)
+    assert dict(seconds.select("fate", "clips").iter_rows()) == {
+        "kept": 5,
+        "clip_length": 1,
+        "film dropped": 0,
+        "film error": 0,
+    }
+    assert seconds["seconds"].sum() == pytest.approx(5.8 + 5.5 + 2.0, abs=0.01)
+    unknown = dict(seconds.select("fate", "unknown").iter_rows())
+    assert unknown == {"kept": 0, "clip_length": 0, "film dropped": 0, "film error": 1}, "page.mp4 has no length"
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     shots=st.lists(st.lists(st.integers(2, 30), min_size=1, max_size=4), min_size=1, max_size=2),
     longest=st.sampled_from([1.0, 2.5, 60.0]),
@@ -114,8 +121,8 @@ def test_pieces_are_the_whole_films_whatever_the_settings(
 ) -> None:
     folder = tmp_path_factory.mktemp("pieces")
     (folder / "films").mkdir()
-    for number, lengths in enumerate(shots):
-        film(folder / "films" / f"{number}.mp4", lengths)
+    for number, counts in enumerate(shots):
+        film(folder / "films" / f"{number}.mp4", counts)
     if broken:
         (folder / "films" / "broken.mp4").write_bytes(b"\0" * 100)
     films, clips, _ = run_both(recipe(folder / "films", longest=longest, trim=trim), folder / "run")
@@ -129,7 +136,7 @@ def test_pieces_are_the_whole_films_whatever_the_settings(
         assert group["scene_start"][0] == 0
         assert group["scene_end"][:-1].to_list() == group["scene_start"][1:].to_list()
         assert group["scene_end"][-1] == pytest.approx(lengths[shard], abs=0.002)
-    assert clip_seconds(clips)["seconds"].sum() == pytest.approx(sum(lengths.values()), abs=0.01)
+    assert clip_seconds(clips, films)["seconds"].sum() == pytest.approx(sum(lengths.values()), abs=0.01)
 
 
 def test_moved_thresholds_need_no_film(pool: Path, tmp_path: Path) -> None:

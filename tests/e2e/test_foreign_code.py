@@ -98,6 +98,7 @@ def _checkpoint(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.thorough
 def test_chat_with_a_piped_yes_runs_no_foreign_code(tmp_path: Path, canary: Path) -> None:
     folder = poison(_checkpoint(tmp_path / "ckpt"), canary, classes=True)
     command = [sys.executable, "-m", "pipeline", "chat", str(folder)]
@@ -131,13 +132,21 @@ def _commands(folder: Path, tmp_path: Path) -> dict[str, list[object]]:
 @pytest.mark.parametrize("name", ["chat", "eval", "train from it", "train with its tokenizer"])
 @pytest.mark.parametrize("classes", [True, False], ids=["its own classes", "known classes"])
 def test_model_commands_run_no_foreign_code(
-    tmp_path: Path, canary: Path, vl3syn_here: Callable[..., Told], name: str, classes: bool
+    tmp_path: Path,
+    canary: Path,
+    vl3syn_here: Callable[..., Told],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    classes: bool,
 ) -> None:
-    """With known classes the folder opens as they read it; else it is one line."""
+    """With known classes the folder opens as they read it; else it is one line. Nobody is asked, who could say yes."""
+    asked: list[str] = []
+    monkeypatch.setattr("builtins.input", lambda question="": asked.append(question) or "y")
     folder = poison(_checkpoint(tmp_path / "ckpt"), canary, classes)
     done = vl3syn_here(*_commands(folder, tmp_path)[name])
     assert not canary.exists()
     assert done.code == (1 if classes else 0), done.err
+    assert asked == []
     if classes:
         assert "which is never run: give a folder whose tokenizer.json" in done.err
         assert len(done.err.strip().splitlines()) == 1

@@ -1,11 +1,9 @@
-"""Parquet files made to do harm: none runs code, whichever reader has it, and a few bytes do not fill the memory."""
+"""Parquet files of others: none runs code, whichever reader has it, and what cannot be read is an error."""
 
 from __future__ import annotations
 
 import base64
 import gc
-import io
-import json
 import shutil
 import subprocess
 import sys
@@ -19,7 +17,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import ray.data  # noqa: F401  # it registers the types that run code
-from PIL import Image
 
 from manifests import open_run
 from manifests.storage import Folder
@@ -29,6 +26,7 @@ from pipeline.pools import Pool, pool_of
 from pipeline.pools.images import IMAGE_ADDRESS, Failure
 from pipeline.pools.reader import Images
 from pipeline.pools.tables import columns_at
+from tests.canary_files import picture
 
 CANARIES = (
     "in_the_path in_a_part_not_needed deep_in_a_part_not_needed deep_in_the_path the_image the_bytes the_caption "
@@ -189,188 +187,6 @@ def test_index_command_names_the_column_and_runs_no_code(
     assert not (canaries / "CANARY").exists()
 
 
-# Bombs: each reader in a process of its own, whose memory is measured
-
-LIMIT = 500  # MB above what the process takes with its imports; 64 values of 8 MiB are 512 MiB as bytes alone
-
-
-BOMBS = ("dictionary", "struct", "delta", "many row groups", "zstd page", "gzip page", "brotli page", "caption", "path")
-
-
-def bomb(folder: Path, kind: str) -> Path:
-    """A small file of large values: a picture with 8 MiB of zeros behind it, or a text as long, in 64 rows."""
-    image = pa.array([picture() + bytes(8 << 20)])
-    text = pa.array(["x" * (8 << 20)])
-    many = pa.array([0] * 64, pa.int32())
-    columns: dict[str, Any] = {"image": pa.array([picture()] * 64), "n": pa.array(range(64))}
-    how: dict[str, Any] = {"store_schema": False}
-    if kind == "dictionary":
-        columns["image"] = pa.DictionaryArray.from_arrays(many, image)
-    elif kind == "struct":
-        cells = [pa.DictionaryArray.from_arrays(many, image), pa.array([None] * 64, pa.string())]
-        columns["image"] = pa.StructArray.from_arrays(cells, names=["bytes", "path"])
-    elif kind == "delta":
-        columns["image"] = image.take(many)
-        how |= {"use_dictionary": False, "column_encoding": {"image": "DELTA_BYTE_ARRAY"}}
-    elif kind in ("zstd page", "gzip page", "brotli page"):
-        columns["image"] = image.take(many)
-        how |= {"use_dictionary": False, "compression": kind.split()[0]}
-    elif kind == "caption":
-        columns["caption"] = pa.DictionaryArray.from_arrays(many, text)
-    elif kind == "path":
-        cells = [columns["image"], pa.DictionaryArray.from_arrays(many, text)]
-        columns["image"] = pa.StructArray.from_arrays(cells, names=["bytes", "path"])
-    elif kind == "many row groups":
-        columns["image"] = pa.DictionaryArray.from_arrays(many, image)
-        how |= {"row_group_size": 8}
-    file = folder / f"{kind}.parquet"
-    pq.write_table(pa.table(columns), file, **{"compression": "zstd", **how})
-    assert file.stat().st_size < 600_000
-    return file
-
-
-def picture() -> bytes:
-    data = io.BytesIO()
-    Image.new("RGB", (40, 30), "red").save(data, "PNG")
-    return data.getvalue()
-
-
-URLS = 1000  # 8 GiB of text
-HARNESS = """
-import json, os, resource, sys
-import numpy as np
-from manifests.storage import Folder
-from model.training.data.shards import ShardSource
-from pipeline.pools import Pool, pool_of
-from pipeline.pools.images import IMAGE_ADDRESS
-from pipeline.pools.reader import Images
-from pipeline.pools.tables import columns_at
-
-
-def index(**pool):
-    pool = pool_of(**pool)
-    listing = pool.listing()
-    return pool, listing.root, pool.index(listing.root, listing.shards)
-
-
-def rows(**pool):
-    rows = index(**pool)[2].to_pylist()
-    return [[row["width"], row["bytes"], (row["error"] or "").partition(":")[0], row["alt_text"]] for row in rows]
-
-
-def images(path):
-    pool, root, rows = index(parquet=path)
-    images = Images(pool, root)
-    return [len(data) for group in images.groups(rows.select(IMAGE_ADDRESS)) for data in images.read(group)]
-
-
-def columns(folder, name):
-    return columns_at(Folder.at(folder), name, ["n", "caption"], np.arange(64)).num_rows
-
-
-def shards(folder):
-    return len(ShardSource("test", folder).sample(0).text)
-
-
-for call in json.load(sys.stdin):
-    if os.fork():
-        os.wait()
-        continue
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    try:
-        result = eval(call)
-    except ValueError as error:
-        result = str(error)
-    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    print(json.dumps([call, result, peak]), flush=True)
-    os._exit(0)
-"""
-
-
-@pytest.fixture(scope="module")
-def bombs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bombs")
-    for kind in BOMBS:
-        bomb(folder, kind)
-    repeated = pa.DictionaryArray.from_arrays(pa.array([0] * URLS, pa.int32()), pa.array(["x" * (8 << 20)]))
-    urls = pa.table({"url": [f"http://x/{n}" for n in range(URLS)], "width": [9] * URLS, "height": [9] * URLS})
-    pq.write_table(urls.append_column("text", repeated), folder / "urls.parquet", store_schema=False)
-    image = pa.DictionaryArray.from_arrays(pa.array([0] * 400, pa.int32()), pa.array([picture() + bytes(8 << 20)]))
-    turns = [[{"from": "human", "value": "<image>\nx"}, {"from": "gpt", "value": "y"}]] * 400
-    shard = pa.table({"id": range(400), "detailed_caption": ["y"] * 400, "conversations": turns})
-    shard = shard.append_column("image", pa.StructArray.from_arrays([image], names=["bytes"]))
-    pq.write_table(shard, folder / "shard-00000.parquet", store_schema=False)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def measured(bombs: Path) -> dict[str, tuple[Any, float]]:
-    """What each reader says of a bomb, and how much memory that took it, MB; each in a process of its own."""
-    calls = [f"rows(parquet='{bombs}/{kind}.parquet')" for kind in BOMBS]
-    calls += [f"images('{bombs}/{kind}.parquet')" for kind in ("dictionary", "struct", "delta")]
-    calls += [f"rows(urls='{bombs}/urls.parquet')", f"columns('{bombs}', 'caption.parquet')", f"shards('{bombs}')"]
-    command = [sys.executable, "-c", HARNESS]
-    said = subprocess.run(command, input=json.dumps(calls), capture_output=True, text=True, timeout=200, check=False)
-    assert said.returncode == 0, said.stderr
-    results = [json.loads(line) for line in said.stdout.splitlines()]
-    return {call.replace(f"{bombs}/", ""): (result, peak) for call, result, peak in results}
-
-
-LARGE = len(picture()) + (8 << 20)
-
-
-Measured = dict[str, tuple[Any, float]]
-
-
-@pytest.mark.thorough
-@pytest.mark.parametrize("kind", ["dictionary", "struct", "delta", "many row groups"])
-def test_repeated_image_takes_little_memory_and_is_indexed(measured: Measured, kind: str) -> None:
-    rows, peak = measured[f"rows(parquet='{kind}.parquet')"]
-    assert rows == [[40, LARGE, "", None]] * 64
-    assert peak < LIMIT
-
-
-@pytest.mark.thorough
-@pytest.mark.parametrize("kind", ["zstd page", "gzip page", "brotli page"])
-def test_page_of_half_a_gigabyte_is_not_decompressed(measured: Measured, kind: str) -> None:
-    rows, peak = measured[f"rows(parquet='{kind}.parquet')"]
-    assert rows == [[None, None, "decompression bomb", None]] * 64
-    assert peak < LIMIT
-
-
-@pytest.mark.parametrize("kind", ["caption", "path"])
-def test_repeated_text_takes_little_memory_and_is_left_out(measured: Measured, kind: str) -> None:
-    rows, peak = measured[f"rows(parquet='{kind}.parquet')"]
-    assert rows == [[40, len(picture()), "", None]] * 64
-    assert peak < LIMIT
-
-
-def test_repeated_text_of_urls_is_left_out_in_little_memory(measured: Measured) -> None:
-    rows, peak = measured["rows(urls='urls.parquet')"]
-    assert rows == [[9, None, "", None]] * URLS
-    assert peak < LIMIT
-
-
-@pytest.mark.parametrize("kind", ["dictionary", "struct", "delta"])
-def test_repeated_images_are_read_a_few_at_a_time(measured: Measured, kind: str) -> None:
-    lengths, peak = measured[f"images('{kind}.parquet')"]
-    assert lengths == [LARGE] * 64
-    assert peak < LIMIT + 600, "the images themselves, and what one read takes"
-
-
-def test_columns_of_the_pool_have_a_limit(measured: Measured, bombs: Path) -> None:
-    said, peak = measured[f"columns('{bombs}', 'caption.parquet')"]
-    assert said == "caption.parquet: decompression bomb: 64 rows of more than 268,435,456 bytes"
-    assert peak < LIMIT
-
-
-def test_training_shards_have_a_limit(measured: Measured, bombs: Path) -> None:
-    said, peak = measured[f"shards('{bombs}')"]
-    bomb_ = "decompression bomb: row group 0 takes more than 1,073,741,824 bytes"
-    assert said == f"test: {bombs}/shard-00000.parquet: {bomb_}"
-    assert peak < 2 * LIMIT + 400
-
-
 def test_rows_above_the_limit_are_errors_and_the_others_stay(tmp_path: Path) -> None:
     cells = [picture(), picture() + bytes(3000), picture()]
     pq.write_table(pa.table({"image": cells}), tmp_path / "0.parquet", row_group_size=1, compression="none")
@@ -418,103 +234,6 @@ def test_more_rows_than_bytes_are_refused(tmp_path: Path) -> None:
     assert (tmp_path / "0.parquet").stat().st_size < 10_000
     (row,) = rows_of(pool_of(parquet=str(tmp_path)))
     assert row["error"].startswith("broken Parquet: claims 3,000,000 rows in ")
-
-
-def test_index_command_reports_a_bomb_in_parquet(
-    tmp_path: Path, bombs: Path, vl3syn: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
-    for kind in ("zstd page", "dictionary"):
-        shutil.copy(bombs / f"{kind}.parquet", tmp_path)
-    result = vl3syn("index", "--parquet", tmp_path, "--run", tmp_path / "run")
-    assert result.returncode == 0, result.stderr
-    rows = open_run(tmp_path / "run").index.scan().sort("shard", "offset").collect().to_dicts()
-    assert [row["width"] for row in rows] == [40] * 64 + [None] * 64
-    assert {row["error"].partition(":")[0] for row in rows[64:]} == {"decompression bomb"}
-
-
-# Pages that repeat nothing, and are small all the same
-
-PAGES = ("plain", "delta length", "list", "plain shard")
-
-
-def one_page_per_value(folder: Path, kind: str) -> None:
-    """Values of 40 MiB of zeros, each in a page of its own: each page is allowed, all are 800 MiB or more."""
-    zeros = pa.array([bytes(40 << 20)]).take(pa.array([0] * 20))
-    columns: dict[str, Any] = {"image": zeros, "n": range(20)}
-    how: dict[str, Any] = {"compression": "zstd", "use_dictionary": False, "write_batch_size": 1, "data_page_size": 1}
-    if kind == "delta length":
-        how |= {"column_encoding": {"image": "DELTA_LENGTH_BYTE_ARRAY"}, "data_page_version": "2.0"}
-    elif kind == "list":
-        lists = pa.ListArray.from_arrays(pa.array(range(21), pa.int32()), zeros.cast(pa.string()))
-        columns = {"image": [picture()] * 20, "caption": lists}
-    elif kind == "plain shard":
-        turns = [[{"from": "human", "value": "<image>\nx"}, {"from": "gpt", "value": "y"}]] * 30
-        image = pa.StructArray.from_arrays([zeros.take(pa.array([0] * 30))], names=["bytes"])
-        columns = {"id": range(30), "detailed_caption": ["y"] * 30, "conversations": turns, "image": image}
-    name = "shard-00000" if kind == "plain shard" else kind
-    (folder / kind).mkdir()
-    pq.write_table(pa.table(columns), folder / kind / f"{name}.parquet", write_statistics=False, **how)
-
-
-@pytest.fixture(scope="module")
-def paged(tmp_path_factory: pytest.TempPathFactory) -> Measured:
-    """As `measured`, of files with a page per value, of wide columns of nulls and of many long captions."""
-    folder = tmp_path_factory.mktemp("paged")
-    for kind in PAGES:
-        one_page_per_value(folder, kind)
-    captions = pa.array(["a" * 900_000]).take(pa.array([0] * 800))
-    urls = pa.table({"url": [f"http://x/{n}" for n in range(800)], "n": range(800), "caption": captions})
-    how: dict[str, Any] = {"compression": "zstd", "use_dictionary": False, "write_batch_size": 1}
-    pq.write_table(urls, folder / "captions.parquet", write_statistics=False, **how)
-    wide = pa.table({"n": pa.array([b"\1" * 1_000_000, None] * 300, pa.binary(1_000_000))})
-    pq.write_table(wide, folder / "wide.parquet", compression="zstd", write_statistics=False)
-    calls = [f"rows(parquet='{folder}/{kind}/{kind}.parquet')" for kind in ("plain", "delta length", "list")]
-    calls += [f"images('{folder}/plain/plain.parquet')", f"rows(urls='{folder}/captions.parquet')"]
-    calls += [f"columns('{folder}', '{name}.parquet')" for name in ("captions", "wide")]
-    calls += [f"shards('{folder}/plain shard')"]
-    command = [sys.executable, "-c", LIMITED + HARNESS]
-    said = subprocess.run(command, input=json.dumps(calls), capture_output=True, text=True, timeout=200, check=False)
-    assert said.returncode == 0, said.stderr
-    lines = [json.loads(line) for line in said.stdout.splitlines()]
-    return {call.replace(str(folder), ""): (result, peak) for call, result, peak in lines}
-
-
-LIMITED = "import resource; resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))\n"
-
-
-@pytest.mark.thorough
-@pytest.mark.parametrize("kind", ["plain", "delta length"])
-def test_pages_of_one_value_are_read_a_few_at_a_time(paged: Measured, kind: str) -> None:
-    rows, peak = paged[f"rows(parquet='/{kind}/{kind}.parquet')"]
-    assert rows == [[None, 40 << 20, "not an image", None]] * 20
-    assert peak < LIMIT
-
-
-@pytest.mark.thorough
-def test_lists_of_long_texts_are_not_read(paged: Measured) -> None:
-    rows, peak = paged["rows(parquet='/list/list.parquet')"]
-    assert rows == [[None, None, "decompression bomb", None]] * 20
-    assert peak < LIMIT
-
-
-def test_urls_with_long_captions_end_at_the_limit_of_text(paged: Measured) -> None:
-    rows, peak = paged["rows(urls='/captions.parquet')"]
-    assert rows[-1][2] == "broken Parquet"
-    assert {len(row[3]) for row in rows[:-1]} == {900_000}
-    assert peak < 2 * LIMIT, "256 MiB of text, and the same as Python's"
-
-
-@pytest.mark.parametrize("name", ["captions", "wide"])
-def test_columns_of_long_values_are_read_a_few_at_a_time(paged: Measured, name: str) -> None:
-    rows, peak = paged[f"columns('', '{name}.parquet')"]
-    assert rows == 64
-    assert peak < LIMIT
-
-
-def test_shard_of_large_pages_has_a_limit(paged: Measured) -> None:
-    said, peak = paged["shards('/plain shard')"]
-    assert said.endswith("decompression bomb: row group 0 takes more than 1,073,741,824 bytes")
-    assert peak < 2 * LIMIT + 400
 
 
 @pytest.mark.parametrize("encoding", ["DELTA_LENGTH_BYTE_ARRAY", "DELTA_BYTE_ARRAY"])

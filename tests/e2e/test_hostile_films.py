@@ -49,13 +49,15 @@ def canaries(tmp_path: Path) -> Iterator[Canaries]:
     watched = Canaries(pipe, f"http://127.0.0.1:{server.getsockname()[1]}/canary.ts")
 
     def watch_pipe() -> None:
-        os.close(os.open(pipe, os.O_WRONLY))  # waits for a reader
-        watched.opened.append("pipe")
+        opened = os.open(pipe, os.O_WRONLY)  # waits for a reader
+        watched.opened.append("pipe")  # noted before the reader is let go
+        os.close(opened)
 
     def watch_server() -> None:
         with suppress(OSError):
-            server.accept()[0].close()
+            connection = server.accept()[0]
             watched.opened.append("server")
+            connection.close()
 
     threads = [threading.Thread(target=watch, daemon=True) for watch in (watch_pipe, watch_server)]
     for thread in threads:

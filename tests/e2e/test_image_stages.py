@@ -21,7 +21,8 @@ from PIL import Image
 from filters.clip import Clip, ImageTower
 from manifests import funnel, open_run
 from pipeline.execution.index import open_pool
-from pipeline.execution.runner import build_index, check_models, prepare, run_stages
+from pipeline.execution.index_job import build_index
+from pipeline.execution.runner import check_models, prepare, run_stages
 from pipeline.recipe import parse_recipe
 from pipeline.stages.registry import stage_class
 from tests.runs import run, run_here, run_stages_on_ray

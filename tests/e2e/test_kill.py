@@ -19,6 +19,7 @@ import pytest
 
 from manifests import open_run
 from tests.kills import end, kill, wait_for_end_of
+from tests.runs import jobs_here
 
 IMAGES = 5_000
 PARTS = 36  # of 40, 20 of the index and 20 of the stage: later there may be nothing left to kill
@@ -50,7 +51,8 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def uninterrupted(recipe: Path, vl3syn: Command) -> pl.DataFrame:
     run = recipe.parent / "uninterrupted"
-    assert vl3syn("run", recipe, "--run", run).returncode == 0
+    with jobs_here():
+        assert vl3syn("run", recipe, "--run", run).returncode == 0
     manifest = open_run(run).manifest().sort("id").collect()
     assert manifest.height == IMAGES
     return manifest

@@ -62,6 +62,7 @@ def deadly_pillow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.thorough
+@pytest.mark.timeout(600)  # each killer costs several starts of workers, on a busy machine minutes
 @pytest.mark.usefixtures("deadly_pillow")
 def test_run_command_loses_only_the_rows_that_kill_a_worker(
     tmp_path: Path, make_images: MakeImages, vl3syn_process: Callable[..., subprocess.CompletedProcess[str]]
@@ -70,7 +71,7 @@ def test_run_command_loses_only_the_rows_that_kill_a_worker(
     save_deadly(pool / "header.jpg", "kill at open")
     save_deadly(pool / "pixels.jpg", "kill at load")
     (tmp_path / "recipe.yaml").write_text(f"pool: {{images: {pool}}}\nstages:\n  - {{stage: hashes}}\n")
-    done = vl3syn_process("run", tmp_path / "recipe.yaml", "--run", tmp_path / "run", "--json", timeout=200)
+    done = vl3syn_process("run", tmp_path / "recipe.yaml", "--run", tmp_path / "run", "--json", timeout=500)
     assert done.returncode == 0, done.stderr
     jobs = {job["stage"]: job for job in json.loads(done.stdout)["jobs"]}
     assert (jobs["index"]["computed"], jobs["index"]["errors"]) == (16, 1)

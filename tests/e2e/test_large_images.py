@@ -63,8 +63,8 @@ def links(folder: Path, count: int, length: int) -> dict[str, str]:
 
 @pytest.mark.usefixtures("here")
 def test_row_groups_hold_at_most_256_mib_of_images(tmp_path: Path) -> None:
-    groups = published(links(tmp_path / "pool", 7, 60 * MIB), tmp_path)
-    assert groups == [{"rows": rows, "bytes": rows * 60 * MIB} for rows in (4, 3)]
+    groups = published(links(tmp_path / "pool", 3, 90 * MIB), tmp_path)
+    assert groups == [{"rows": rows, "bytes": rows * 90 * MIB} for rows in (2, 1)]
 
 
 @pytest.mark.slow

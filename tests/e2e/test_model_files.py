@@ -21,6 +21,7 @@ def test_no_file_is_above_300_lines(folder: Path) -> None:
     assert {name: count for name, count in lines.items() if count > 300} == {}
 
 
+@pytest.mark.thorough
 def test_importing_any_module_does_not_start_cuda() -> None:
     """In a process that sees no device, and finds no package that there is for CUDA only."""
     program = (

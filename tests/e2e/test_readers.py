@@ -742,14 +742,14 @@ def fit_the_index(rows: Iterator[Row]) -> bool:
 
 @pytest.mark.parametrize("valid", [False, True])
 @given(changes=CHANGES, kept=KEPT)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_fuzzed_tar_yields_rows(valid: bool, changes: list[tuple[float, bytes]], kept: float) -> None:
     data = changed(fuzzed_tar(), changes, kept, BLOCK)
     assert fit_the_index(tar_rows(io.BytesIO(with_checksums(data) if valid else data), {}))
 
 
 @given(data=st.binary(max_size=2000))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_bytes_as_a_tar_yield_rows(data: bytes) -> None:
     assert fit_the_index(tar_rows(io.BytesIO(data), {}))
 
@@ -763,7 +763,7 @@ def fuzzed_parquet(compression: str) -> bytes:
 
 @pytest.mark.parametrize("compression", ["none", "snappy", "zstd"])
 @given(changes=CHANGES, kept=KEPT, named=st.booleans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_fuzzed_parquet_yields_rows(
     compression: str, changes: list[tuple[float, bytes]], kept: float, named: bool
 ) -> None:

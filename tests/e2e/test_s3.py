@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import boto3
@@ -16,7 +17,8 @@ import pytest
 from manifests import funnel, open_run
 from manifests.sweep import sweep
 from pipeline.execution.index import open_pool
-from pipeline.execution.runner import build_index, prepare, run_stages
+from pipeline.execution.index_job import build_index
+from pipeline.execution.runner import prepare, run_stages
 from pipeline.recipe import parse_recipe
 from tests.runs import jobs_here
 
@@ -64,7 +66,8 @@ def test_run_on_s3_equals_a_local_one(kind: str, pattern: str, pools: Path, buck
     upload(pools / kind, bucket, f"pool/{kind}")
     with jobs_here():
         local = manifest({kind: f"{pools}/{kind}{pattern}"}, str(tmp_path / "run"))
-    remote = manifest({kind: f"{bucket}/pool/{kind}{pattern}"}, f"{bucket}/run/{kind}")
+    with nullcontext() if kind == "images" else jobs_here():  # of one kind, in Ray's workers
+        remote = manifest({kind: f"{bucket}/pool/{kind}{pattern}"}, f"{bucket}/run/{kind}")
     assert remote.equals(local)
     assert local["status"].n_unique() == 3
     opened = open_run(f"{bucket}/run/{kind}")

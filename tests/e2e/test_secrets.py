@@ -14,7 +14,7 @@ from manifests import open_run
 from pipeline.commands.app import main
 from pipeline.recipe import parse_recipe
 from tests.chat_server import chat_server
-from tests.runs import run_here
+from tests.runs import jobs_here, run_here
 
 MakeImages = Callable[..., Path]
 SECRET = "aBcDeFgHiJkLmNoPqRsT0123"
@@ -175,8 +175,13 @@ def test_invalid_yaml_of_a_recipe_is_not_quoted(
     refused(["run", "recipe.yaml", "--run", "new"], indexed, capfd, monkeypatch)
 
 
+@pytest.mark.parametrize("command", ["vl3syn", pytest.param("vl3syn_process", marks=pytest.mark.thorough)])
 def test_key_from_the_environment_is_sent_and_not_stored(
-    tmp_path: Path, make_images: MakeImages, vl3syn_process: Any, monkeypatch: pytest.MonkeyPatch
+    command: str,
+    tmp_path: Path,
+    make_images: MakeImages,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The server repeats it in its errors, as some do."""
     pool, url = make_images(tmp_path / "pool", 6), tmp_path / "run"
@@ -186,7 +191,8 @@ def test_key_from_the_environment_is_sent_and_not_stored(
         stage = {"stage": "short_caption", "model": "m", "prompts": ["What is it?"], "engine": engine}
         written = {"name": "t", "pool": {"images": str(pool)}, "stages": [stage], "publish": {}}
         (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(written))
-        done = vl3syn_process("run", tmp_path / "recipe.yaml", "--run", url)
+        with jobs_here():
+            done = request.getfixturevalue(command)("run", tmp_path / "recipe.yaml", "--run", url)
         assert done.returncode == 0, done.stderr
         assert server.keys == {f"Bearer {SECRET}"}
     errors = open_run(url).facts("short_caption").collect()["error"].drop_nulls()

@@ -26,7 +26,7 @@ def test_nearest_texts_of_known_vectors_are_right() -> None:
     assert cosines == pytest.approx(np.array([[1, 0.6, 0], [1, 0.8, 0]]), abs=1e-3)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 99), images=st.integers(0, 30), texts=st.integers(4, 40), count=st.integers(1, 4),
     copies=st.integers(0, 3),

@@ -156,7 +156,7 @@ _BOXES = st.lists(
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(_BOXES)
 def test_share_is_that_of_the_union_of_boxes(boxes: list[tuple[int, int, int, int]]) -> None:
     """By inclusion and exclusion."""

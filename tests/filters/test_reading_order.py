@@ -62,7 +62,7 @@ def test_thousand_lines_are_ordered_without_trying_all_runs() -> None:
 COORDINATES = st.tuples(*[st.integers(0, 1000)] * 4)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(COORDINATES, max_size=25))
 def test_every_box_is_read_once_whatever_their_order(corners: list[tuple[int, int, int, int]]) -> None:
     boxes = [(min(a, c), min(b, d), max(a, c), max(b, d)) for a, b, c, d in corners]

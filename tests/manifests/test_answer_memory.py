@@ -23,12 +23,27 @@ def the_file(folder: Folder) -> Path:
 
 def test_another_process_finds_each_answer_by_row_and_key(folder: Folder) -> None:
     memory, other = AnswerMemory(folder), AnswerMemory(folder)
-    assert other.get(1, "a") is None
+    assert other.get(3, "a") is None
     memory.put(1, "a", "line one\nline two é")
     memory.put(-2, "a", "other row")
     assert [other.get(1, "a"), other.get(1, "b"), other.get(-2, "a")] == ["line one\nline two é", None, "other row"]
+
+
+def test_answers_of_others_are_read_once_per_row(folder: Folder) -> None:
+    memory, other = AnswerMemory(folder), AnswerMemory(folder)
+    memory.put(1, "a", "early")
+    assert [other.get(1, "b"), other.get(1, "a")] == [None, "early"]
     memory.put(1, "b", "later")
-    assert other.get(1, "b") == "later"
+    memory.put(2, "a", "of a row not asked about yet")
+    assert [other.get(1, "b"), other.get(2, "a")] == [None, "of a row not asked about yet"]
+
+
+def test_finished_row_reads_the_answers_of_others_again(folder: Folder) -> None:
+    memory, other = AnswerMemory(folder), AnswerMemory(folder)
+    assert other.get(1, "a") is None
+    other.finish([1])
+    memory.put(1, "a", "new")
+    assert other.get(1, "a") == "new"
 
 
 def test_finished_row_is_forgotten_by_all_processes(folder: Folder) -> None:

@@ -57,7 +57,7 @@ def test_groups_are_hashed_by_names_of_any_type() -> None:
         assert name_priority(names, 4).tolist() != hashes.tolist()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(sizes=SIZES, total=st.one_of(st.integers(0, 2000), st.integers(0, 10**7)))
 def test_total_is_reached_exactly_with_even_groups(sizes: list[int], total: int) -> None:
     have = np.array(sizes, np.int64)
@@ -78,7 +78,7 @@ def test_remainder_is_shared_by_the_hash_of_the_groups() -> None:
     assert set(np.flatnonzero(kept == 4)) == set(np.argsort(first)[:3])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     leaves=st.lists(st.tuples(st.integers(0, 12), st.integers(0, 5)), min_size=1, max_size=25),
     middles=st.lists(st.integers(0, 2), min_size=6, max_size=6),
@@ -157,7 +157,7 @@ def plain_choice(groups: Any, order: Any, ids: Any, quotas: Any, seed: int) -> s
     return chosen
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(world=worlds(), seed=st.integers(0, 3), shuffled=st.randoms(use_true_random=False))
 def test_choice_equals_a_sort_per_group_in_any_row_order(world: dict[str, Any], seed: int, shuffled: Any) -> None:
     expected = plain_choice(**world, seed=seed)
@@ -197,7 +197,7 @@ def test_select_handles_more_groups_than_rows() -> None:
             assert set(ids[chosen].tolist()) == plain_choice(groups, order, ids, quotas, 0)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     rows=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4)), max_size=60),
     seed=st.integers(0, 3),

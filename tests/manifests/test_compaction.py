@@ -97,7 +97,7 @@ def local(folder: Path, key: str = "id") -> Table:
 
 
 @pytest.mark.parametrize("key", ["id", "shard"])
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.thorough) for seed in range(1, 6))])
 def test_compaction_keeps_all_that_a_table_says(tmp_path: Path, seed: int, key: str) -> None:
     table = local(tmp_path, key)
     current = history(table, seed)
@@ -198,7 +198,7 @@ def test_reader_lists_again_if_a_listed_file_has_gone(
 ) -> None:
     url = tmp_path if store == "local" else f"{request.getfixturevalue('bucket')}/late"
     table = Table(Folder.at(url), SCHEMA)
-    current = history(table, 5)
+    current = history(table, 5, jobs=4)
     parts = {name: table.read(name, table.schema.names).to_pylist() for name in table.parts()}
     listing = PartFiles.of(table.folder, table.remedy)
     monkeypatch.setattr(compaction, "LIFETIME_S", -1.0)
@@ -304,7 +304,7 @@ print(steps)
 
 def test_kill_at_any_step_loses_and_repeats_no_row(tmp_path: Path) -> None:
     table = local(tmp_path / "source")
-    history(table, 7, jobs=6)
+    history(table, 7, jobs=4)
     compact(table)
     grow_old(table)
     table.append(part([(1, "s", 2)]), table.next_writer(), {})

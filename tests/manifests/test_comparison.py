@@ -132,7 +132,7 @@ def test_stage_of_one_run_is_named(tmp_path: Path, pool: Path) -> None:
     before=st.lists(st.sampled_from([0.1, 0.5, "bad: x", None, "absent"]), min_size=6, max_size=6),
     after=st.lists(st.sampled_from([0.1, 0.5, "bad: x", None, "absent"]), min_size=6, max_size=6),
 )
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_row_is_counted_once(
     tmp_path_factory: pytest.TempPathFactory, pool: Path, before: list[Any], after: list[Any]
 ) -> None:

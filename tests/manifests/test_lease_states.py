@@ -62,7 +62,7 @@ SUSPENDED = [("start", 0, 0), ("suspend", 0, 30), ("start", 1, 40), ("act", 0, 4
 
 @example(moves=SUSPENDED, open_=local)
 @example(moves=SUSPENDED, open_=object_store)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     moves=st.lists(
         st.tuples(st.sampled_from(["start", "act", "kill", "suspend"]), st.integers(0, 3), st.integers(0, 40)),

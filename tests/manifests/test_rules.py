@@ -175,7 +175,7 @@ def test_spread_takes_one_row_per_neighbour_before_a_second() -> None:
     )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50)
 @given(
     rows=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.floats(0, 2, width=32)), max_size=80),
     total=st.integers(1, 90),

@@ -64,7 +64,7 @@ def write(folder: Path, name: str, *groups: list[int]) -> Path:
 
 @pytest.mark.parametrize("name", ["data/shard-00000.parquet", "data/shard-00000.tar"])
 @given(gone=st.sets(st.sampled_from([*IDS, 99])))
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_shard_without_images_is_as_if_they_had_never_been(tmp_path: Path, name: str, gone: set[int]) -> None:
     """Byte for byte, so that what stays has its bytes, values, order and row groups."""
     shard = write(tmp_path / "a", name, IDS[:4], IDS[4:])

@@ -104,14 +104,15 @@ def test_many_writers_lose_no_row(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("overlap", [0, 5])
-def test_rows_of_400_jobs_are_the_newest(tmp_path: Path, overlap: int) -> None:
-    t, newest = of_jobs(tmp_path, 400, overlap)
+@pytest.mark.parametrize("jobs", [100, pytest.param(400, marks=pytest.mark.thorough)])
+def test_rows_of_many_jobs_are_the_newest(tmp_path: Path, jobs: int, overlap: int) -> None:
+    t, newest = of_jobs(tmp_path, jobs, overlap)
     rows = t.scan().collect(engine="streaming")
     assert dict(rows.select("id", "score").iter_rows()) == newest
     assert rows.height == len(newest)
     located, names = t.locate()
-    jobs = {id_: int(names[number].split("-")[1]) - 1 for id_, number in located.collect().iter_rows()}
-    assert {id_: float(job % 7) for id_, job in jobs.items()} == newest
+    job_of = {id_: int(names[number].split("-")[1]) - 1 for id_, number in located.collect().iter_rows()}
+    assert {id_: float(job % 7) for id_, job in job_of.items()} == newest
 
 
 @pytest.mark.thorough

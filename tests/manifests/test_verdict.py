@@ -166,7 +166,7 @@ def plainly(world: dict[str, Any]) -> list[str]:
     return status
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25)
 @given(world=worlds())
 def test_every_row_gets_the_verdict_of_a_plain_loop(world: dict[str, Any], tmp_path_factory: Any) -> None:
     run = build(world, tmp_path_factory.mktemp("world"))
@@ -206,7 +206,7 @@ CROWDED = {  # which rows a balance rule keeps depends on which the rule before 
 }
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15)
 @example(world=CROWDED, first=0.25, second="per_group_a_count")
 @example(world=CROWDED, first=0.25, second="total_c_count")
 @example(world=EMPTY_BETWEEN, first=0.5, second="top_c")
@@ -231,7 +231,7 @@ def test_sweep_counts_equal_a_run_with_those_thresholds(
         assert (kept, unknown) == (expected.count("kept"), expected.count("pending"))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10)
 @example(world=CROWDED, stage="b")
 @example(world=CROWDED | {"facts": CROWDED["facts"] | {"a": [None, *CROWDED["facts"]["a"][1:]]}}, stage="b")
 @given(world=worlds(), stage=st.sampled_from(STAGES))

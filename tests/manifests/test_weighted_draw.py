@@ -32,7 +32,7 @@ def test_value_counts_once_in_a_list_and_null_is_none() -> None:
     assert inverse_frequencies(pl.Series([], dtype=TEXTS)).tolist() == []
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     lists=st.lists(st.lists(st.sampled_from("abcdefgh"), max_size=4), max_size=60),
     total=st.integers(0, 70),
@@ -51,7 +51,7 @@ def test_draw_is_exact_and_the_same_in_any_order(lists: Any, total: int, rows: i
         assert again.filter(drawn_by_rarity(again, "of", total, 3)).sort("id").equals(kept)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(weights=st.lists(st.floats(0, 1), min_size=1, max_size=40), total=st.integers(1, 40), seed=st.integers(0, 9))
 def test_draw_takes_the_smallest_keys_of_a_plain_loop(weights: list[float], total: int, seed: int) -> None:
     ids = np.arange(len(weights)) * 7919

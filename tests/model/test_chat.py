@@ -75,7 +75,7 @@ def test_streamed_characters_are_whole(processor: Processor) -> None:
 _speaker = Speaker([])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.one_of(st.integers(0, 263), st.sampled_from(list("é東👩".encode()))), max_size=30))
 def test_any_bytes_stream_as_their_decoded_text(processor: Processor, ids: list[int]) -> None:
     _speaker.ids = ids

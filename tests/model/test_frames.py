@@ -6,7 +6,7 @@ import av
 import pytest
 import torch
 
-from core import videos
+from core import sampled_frames
 from core.videos import Video, probe
 from model import frames
 from model.frames import decode
@@ -69,7 +69,7 @@ def test_seeking_gives_the_same_frames(tmp_path: Path, monkeypatch: pytest.Monke
     path = write(tmp_path / "long.mp4", [k / 4 for k in range(120)], gop=gop)
     video = probe(path, fps=0.2)
     jumped = _shown(video)
-    monkeypatch.setattr(videos, "SEEK_GAP", 1e9)
+    monkeypatch.setattr(sampled_frames, "SEEK_GAP", 1e9)
     assert jumped == _shown(video) == [0, 20, 40, 60, 80, 100]
 
 
@@ -77,14 +77,14 @@ def test_seeking_decodes_fewer_frames(tmp_path: Path, monkeypatch: pytest.Monkey
     path = write(tmp_path / "long.mp4", [k / 4 for k in range(120)], gop=4)
     video = probe(path, start=25, end=26)
     seen = []
-    real_timed = videos._timed
+    real_timed = sampled_frames._timed
 
     def spy(*arguments: object) -> object:
         for at, frame in real_timed(*arguments):  # type: ignore[arg-type]
             seen.append(at)
             yield at, frame
 
-    monkeypatch.setattr(videos, "_timed", spy)
+    monkeypatch.setattr(sampled_frames, "_timed", spy)
     decode(video, (28, 28))
     assert min(seen) > 20
 

@@ -59,7 +59,7 @@ def _as_on_cuda(kernel: bool) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("kind", ["qwen2", "qwen3", "llama"])
+@pytest.mark.parametrize("kind", ["qwen2", *(pytest.param(k, marks=pytest.mark.thorough) for k in ("qwen3", "llama"))])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_row_is_learned_without_waiting_for_the_device(kind: str, dtype: torch.dtype, checkpointing: bool) -> None:

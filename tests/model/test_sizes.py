@@ -19,7 +19,7 @@ def _image(height: int, width: int, merge: int = 1, frames: int = 1) -> Item:
 sides = st.integers(1, 6000)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(sides, sides, st.sampled_from([1, 2]))
 def test_single_image_gets_the_size_of_transformers(height: int, width: int, merge: int) -> None:
     if max(height, width) > 200 * min(height, width):
@@ -29,7 +29,7 @@ def test_single_image_gets_the_size_of_transformers(height: int, width: int, mer
     assert plan_sizes([_image(height, width, merge)], BUDGET) == [theirs]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.tuples(sides, sides, st.sampled_from([1, 2]), st.integers(1, 20)), min_size=1, max_size=30))
 def test_sizes_are_between_the_minimum_and_the_budget(shapes: list[tuple[int, int, int, int]]) -> None:
     items = [_image(h, w, m, t) for h, w, m, t in shapes if max(h, w) <= 20 * min(h, w)]

@@ -83,14 +83,14 @@ def _with(folder: Path, path: Path, settings: dict[str, Any]) -> VideoLLaMA3:
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_greedy_answer_is_the_same_in_20_calls(
+def test_greedy_answer_is_the_same_in_3_calls(
     folder: Path, tmp_path: Path, answers: tuple[list[int], list[int]], name: str
 ) -> None:
     assert len(answers[0]) == 8
     model = _with(folder, tmp_path / "copy", SETTINGS[name])
     torch.manual_seed(0)
-    found = [model.generate(**ROW, max_new_tokens=8)[0].tolist() for _ in range(20)]
-    assert found == [answers[0]] * 20
+    found = [model.generate(**ROW, max_new_tokens=8)[0].tolist() for _ in range(3)]
+    assert found == [answers[0]] * 3
 
 
 @pytest.mark.parametrize("name", SETTINGS)

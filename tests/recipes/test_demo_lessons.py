@@ -94,14 +94,15 @@ def test_each_word_of_a_scene_is_one_token(demo: Path) -> None:
 def test_all_stages_of_the_recipe_train_on_the_lessons(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(demo.parent)
     written = yaml.safe_load(RECIPE.read_text())
+    written["ask"] = 1
     for stage in written["stages"]:
-        stage["steps"] = 2
+        stage["steps"] = 1
     for name in ("short", "detailed"):
         written["sources"][name]["held_out"] = 2
     exported = train(parse_recipe(written, "test"), demo / "training")
     metrics = [json.loads(line) for line in (demo / "training/metrics.jsonl").read_text().splitlines()]
     names = ["words", "encoder", "alignment", "multitask", "video"]
-    assert [line["stage"] for line in metrics if line["kind"] == "step"] == [name for name in names for _ in range(2)]
+    assert [line["stage"] for line in metrics if line["kind"] == "step"] == names
     assert {line["stage"] for line in metrics if line["kind"] == "held_out" and "scenes" in line["losses"]} == {
         *names[1:]
     }

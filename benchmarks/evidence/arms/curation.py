@@ -34,16 +34,21 @@ def recipe_of(arm: str, images: int, seed: int) -> dict[str, Any]:
 
 
 def curate(arm: str, folder: Path, images: int, seed: int) -> dict[str, Any]:
-    """Choose the images of an arm: FOLDER/<arm>/shards. Return its funnel and what the truth says of the choice.
+    """Choose the images of an arm: FOLDER/<arm>/shards. Return what the truth says of the choice."""
+    return choose(recipe_of(arm, images, seed), arm, folder, images)
 
-    It exits with one line if fewer than `images` are left: arms of different sizes are not compared.
+
+def choose(recipe: Mapping[str, Any], arm: str, folder: Path, images: int) -> dict[str, Any]:
+    """Run a recipe over FOLDER/pool and publish FOLDER/<arm>/shards. Return what the truth says of the choice.
+
+    It exits with one line if not exactly `images` are left: arms of different sizes are not compared.
     """
-    (folder / f"{arm}.yaml").write_text(yaml.safe_dump(recipe_of(arm, images, seed), sort_keys=False))
+    (folder / f"{arm}.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
     call("pipeline", "run", f"{arm}.yaml", "--run", "run", folder=folder)
     call("pipeline", "publish", "--run", "run", "--out", f"{arm}/shards", folder=folder)
     chosen = _published(folder / arm / "shards")
     if len(chosen) != images:
-        sys.exit(f"{folder / arm}: {len(chosen)} of {images} images are left: lower --images, or raise --scenes")
+        sys.exit(f"{folder / arm}: {len(chosen)} of {images} images are left: choose fewer images, or make more scenes")
     return composition(chosen, read_truth(folder / "pool"))
 
 
@@ -69,12 +74,14 @@ def composition(chosen: Mapping[int, str], truth: Mapping[int, Mapping[str, Any]
         truth: What is true of each image, by id.
     """
     rows = [truth[id_] for id_ in chosen]
-    right = sum(caption == truth[id_]["caption"] for id_, caption in chosen.items())
+    complete = sum(caption == truth[id_]["caption"] for id_, caption in chosen.items())
+    incomplete = sum(caption in truth[id_]["incomplete"] for id_, caption in chosen.items())
     defects = Counter(row["defect"] for row in rows)
     objects = Counter(name for row in rows for name in row["objects"])
     distinct = {row["original"] if row["original"] >= 0 else row["id"] for row in rows}
     return {
-        "right captions": right / len(rows),
+        "right captions": (complete + incomplete) / len(rows),
+        "complete captions": complete / len(rows),
         "defects": {defect: count / len(rows) for defect, count in sorted(defects.items()) if defect},
         "distinct scenes": len(distinct) / len(rows),
         "effective objects": effective_number(list(objects.values())),

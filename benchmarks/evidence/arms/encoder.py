@@ -2,9 +2,10 @@
 
 It stands for the published CLIP, which a machine without a hub does not have. What it computes goes through the same
 stages (`clip`, `clip_text`, `similarity`, `clusters`) as the published one. Unlike that one it was trained on scenes of
-just this kind, with true captions, so it judges them better than a published CLIP would judge the web.
+just this kind, with true texts, most of them incomplete, so it judges them better than a published CLIP would judge
+the web.
 
-    python -m evidence.arms.encoder FOLDER PACKAGE PHOTOGRAPHS SCENES
+    python -m evidence.arms.encoder FOLDER PACKAGE PHOTOGRAPHS SCENES [OBJECTS]
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from .cut_outs import Materials, load
 from .pool import clean_scenes
-from .scenes import SIDE, caption
+from .scenes import INCOMPLETE, SIDE, alt_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,9 +47,9 @@ def train_encoder(folder: Path, materials: Materials, scenes: int, passes: int =
     torch.manual_seed(seed)
     pairs = list(clean_scenes(scenes, "encoder", seed, materials))
     pixels = _pixels([picture for _, picture in pairs])
-    tokens = open_clip.SimpleTokenizer(context_length=CONFIG["text_cfg"]["context_length"])(
-        [caption(scene) for scene, _ in pairs]
-    )
+    said = Random(f"texts {seed}")
+    texts = [alt_text(scene, INCOMPLETE, said) for scene, _ in pairs]
+    tokens = open_clip.SimpleTokenizer(context_length=CONFIG["text_cfg"]["context_length"])(texts)
     network = open_clip.CLIP(**CONFIG)
     loss_of = open_clip.ClipLoss()
     steps = passes * max(1, scenes // BATCH)
@@ -93,7 +95,9 @@ def _save(network: Module, folder: Path) -> None:
 
 def main() -> None:
     folder, package, photographs = map(Path, sys.argv[1:4])
-    loss = train_encoder(folder, load(package, photographs), int(sys.argv[4]))
+    scenes, *objects = map(int, sys.argv[4:])
+    materials = load(package, photographs)
+    loss = train_encoder(folder, materials.first(*objects) if objects else materials, scenes)
     (folder / LOSS).write_text(json.dumps({"loss": loss}))
 
 

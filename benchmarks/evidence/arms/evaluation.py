@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 from .statistics import mean_rank
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from model.packed_row import PackedRow
     from model.videollama3 import VideoLLaMA3
 
-CAPTIONS = 100
+CAPTIONS = 60
 """Captions that are ranked for each image. None is twice among them."""
 
 
@@ -75,26 +77,42 @@ def _losses_on(model: VideoLLaMA3, visual: Any, rows: Sequence[PackedRow]) -> li
     """Return the loss of each row's caption with one image's visual tokens in the place of its own."""
     import torch
 
-    from model.attention import Segments
     from model.packed_row import PackedRow
 
     row = PackedRow.pack(rows)
+    losses, learned = token_losses(model, row, visual.repeat(len(rows), 1))
+    owners = torch.repeat_interleave(torch.arange(len(rows)), row.segment_lengths)[learned]
+    sums, counts = torch.zeros(len(rows)), torch.zeros(len(rows))
+    sums.index_add_(0, owners, losses)
+    counts.index_add_(0, owners, torch.ones_like(losses))
+    return [float(loss) for loss in sums / counts]
+
+
+def token_losses(model: VideoLLaMA3, row: PackedRow, visual: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return the loss of each learned token of a row with labels, in nats (L,), and the places of these tokens (L,).
+
+    Args:
+        model: The model, on the CPU.
+        row: A packed row.
+        visual: Visual tokens in the place of the row's own, (kept tokens, width).
+    """
+    import torch
+
+    from model.attention import Segments
+
     layout = model.layout(row)
     hidden = model.language.model(
-        inputs_embeds=model.embed(row.input_ids, None, layout, visual.repeat(len(rows), 1)),
+        inputs_embeds=model.embed(row.input_ids, row.pixel_values, layout, visual),
         position_ids=layout.positions()[None],
         attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool),
         segments=Segments.from_lengths(layout.lengths, row.input_ids.device),
         use_cache=False,
     ).last_hidden_state[0]
     learned = layout.learned_L
+    assert learned is not None
+    assert row.labels is not None
     logits = model.language.get_output_embeddings()(hidden[learned - 1])
-    losses = torch.nn.functional.cross_entropy(logits, row.labels[learned], reduction="none")
-    owners = torch.repeat_interleave(torch.arange(len(rows)), row.segment_lengths)[learned]
-    sums, counts = torch.zeros(len(rows)), torch.zeros(len(rows))
-    sums.index_add_(0, owners, losses)
-    counts.index_add_(0, owners, torch.ones_like(losses))
-    return [float(loss) for loss in sums / counts]
+    return torch.nn.functional.cross_entropy(logits, row.labels[learned], reduction="none"), learned
 
 
 def main() -> None:

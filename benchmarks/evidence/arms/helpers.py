@@ -30,7 +30,7 @@ class Sizes:
         scenes: Images of a raw pool.
         images: Images of each arm.
         held_out: Clean scenes of the evaluation.
-        steps: Training steps of an arm, each of one row of 1,024 tokens.
+        steps: Training steps of an arm, each of one row of `row_tokens`.
         helper_scenes: Clean scenes that each helper learns from.
         helper_steps: Training steps of the recaptioner.
     """
@@ -71,11 +71,11 @@ def write_lessons(folder: Path, sizes: Sizes, made_of: cut_outs.Materials) -> No
     write_tokenizer(folder / HELPERS / "tokenizer", texts(samples))
 
 
-def train_clip(folder: Path, sizes: Sizes) -> dict[str, Any]:
-    """Train the encoder that stands for CLIP: FOLDER/helpers/clip. Return its loss."""
+def train_clip(folder: Path, scenes: int, objects: int = len(cut_outs.NAMES)) -> dict[str, Any]:
+    """Train the encoder that stands for CLIP on clean scenes: FOLDER/helpers/clip. Return its loss."""
     clip, cache = folder / HELPERS / "clip", folder / CACHE
     sources = str(cache / cut_outs.PACKAGE), str(cache / PHOTOGRAPHS)
-    call("evidence.arms.encoder", str(clip), *sources, str(sizes.helper_scenes), folder=clip, threads=1)
+    call("evidence.arms.encoder", str(clip), *sources, str(scenes), str(objects), folder=clip, threads=1)
     return read_json(clip / LOSS)
 
 
@@ -87,9 +87,24 @@ def train_recaptioner(folder: Path, sizes: Sizes) -> None:
 
 def train_arm(folder: Path, steps: int, seed: int) -> dict[str, float]:
     """Train an arm on FOLDER/shards. Return how many samples and tokens it has seen, and its seconds of training."""
-    recipe = yaml.safe_load((RECIPES / "train-arms.yaml").read_text())
-    train({**recipe, "seed": seed}, folder, "training", steps)
-    lines = [json.loads(line) for line in (folder / "training/metrics.jsonl").read_text().splitlines()]
+    train({**students_recipe(), "seed": seed}, folder, "training", steps)
+    return seen(folder / "training")
+
+
+def students_recipe() -> dict[str, Any]:
+    """Return the recipe of the small model that all arms train."""
+    recipe: dict[str, Any] = yaml.safe_load((RECIPES / "train-arms.yaml").read_text())
+    return recipe
+
+
+def row_tokens() -> int:
+    """Return the tokens of a step of the small model."""
+    return int(students_recipe()["stages"][0]["tokens"])
+
+
+def seen(training: Path) -> dict[str, float]:
+    """Return how many samples and tokens a training has seen."""
+    lines = [json.loads(line) for line in (training / "metrics.jsonl").read_text().splitlines()]
     done = [line for line in lines if "tokens" in line]
     return {"samples": sum(line["samples"] for line in done), "tokens": sum(line["tokens"] for line in done)}
 

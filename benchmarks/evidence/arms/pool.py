@@ -1,19 +1,21 @@
 """A raw pool of scenes as the web would have it, with what is true of each image beside it; and clean scenes.
 
     POOL/images/000.parquet     id, image, alt_text: what curation sees
-    POOL/truth.jsonl            id, defect, caption, objects, original: what only the evaluation may read
+    POOL/truth.jsonl            id, defect, caption, incomplete, objects, original: what only the evaluation may read
 
-A row has one defect at most. Objects follow Zipf's law. Everything follows from the seed.
+A row has one defect at most. Objects follow Zipf's law. Most true alt texts are incomplete, no defect here.
+Everything follows from the seed.
 """
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,8 +23,19 @@ from PIL import Image, ImageFilter
 
 from captioners.prompts import choose, read_prompts
 
-from .cut_outs import NAMES, Materials
-from .scenes import SIDE, ZIPF, Scene, caption, draw, frequencies, random_scene
+from .cut_outs import Materials
+from .scenes import (
+    INCOMPLETE,
+    SIDE,
+    ZIPF,
+    Scene,
+    alt_text,
+    caption,
+    draw,
+    frequencies,
+    incomplete_captions,
+    random_scene,
+)
 
 SHARES = {"wrong caption": 0.25, "boilerplate": 0.10, "near-duplicate": 0.15, "blurred": 0.06, "tiny": 0.06}
 """Share of the rows with each defect. The rest has none."""
@@ -63,24 +76,34 @@ class Row:
     original: int = -1
 
 
-def raw_rows(count: int, seed: int, materials: Materials) -> list[Row]:
-    """Return the rows of a raw pool, with exactly the shares of `SHARES`, in a random order of defects."""
+def raw_rows(
+    count: int,
+    seed: int,
+    materials: Materials,
+    shares: Mapping[str, float] = SHARES,
+    incomplete: float = INCOMPLETE,
+) -> list[Row]:
+    """Return the rows of a raw pool, with exactly these shares of defects, in a random order of defects.
+
+    `incomplete` is the probability that a true alt text says only a part, 0 to 1.
+    """
     random = Random(f"raw {seed}")
-    names = list(NAMES)
+    names = list(materials.objects)
     Random(f"ranks {seed}").shuffle(names)
     weights = frequencies(names, ZIPF)
-    defects = _defects(count, random)
+    defects = _defects(count, shares, random)
     rows = []
     for defect in defects:
         scene = random_scene(names, weights, random)
-        rows.append(Row(_jpeg(draw(scene, random, materials), random), caption(scene), scene, defect))
+        said = alt_text(scene, incomplete, random)
+        rows.append(Row(_jpeg(draw(scene, random, materials), random), said, scene, defect))
     clean = [number for number, row in enumerate(rows) if row.defect == CLEAN]
     originals = clean[: max(1, round(COPIED * count))]
     return [_with_defect(row, rows, originals, random) for row in rows]
 
 
-def _defects(count: int, random: Random) -> list[str]:
-    defects = [defect for defect, share in SHARES.items() for _ in range(round(share * count))]
+def _defects(count: int, shares: Mapping[str, float], random: Random) -> list[str]:
+    defects = [defect for defect, share in shares.items() for _ in range(round(share * count))]
     defects += [CLEAN] * (count - len(defects))
     random.shuffle(defects)
     return defects
@@ -89,8 +112,9 @@ def _defects(count: int, random: Random) -> list[str]:
 def _with_defect(row: Row, rows: Sequence[Row], originals: Sequence[int], random: Random) -> Row:
     match row.defect:
         case "wrong caption":
-            others = iter(lambda: caption(random.choice(rows).scene), None)
-            return replace(row, alt_text=next(other for other in others if other != caption(row.scene)))
+            true = {caption(row.scene), *incomplete_captions(row.scene)}
+            others = iter(lambda: random.choice(rows).alt_text, None)
+            return replace(row, alt_text=next(other for other in others if other not in true))
         case "boilerplate":
             return replace(row, alt_text=random.choice(BOILERPLATE).format(n=random.randint(1, 9999)))
         case "near-duplicate":
@@ -135,7 +159,7 @@ def _jpeg(image: Image.Image, random: Random) -> bytes:
 def clean_scenes(count: int, purpose: str, seed: int, materials: Materials) -> Iterator[tuple[Scene, Image.Image]]:
     """Yield clean scenes in which all objects are equally frequent. `purpose` keeps them apart from other scenes."""
     random = Random(f"{purpose} {seed}")
-    names = list(NAMES)
+    names = list(materials.objects)
     for _ in range(count):
         scene = random_scene(names, frequencies(names, 0), random)
         yield scene, draw(scene, random, materials)
@@ -156,24 +180,36 @@ def write_raw(rows: Sequence[Row], folder: Path) -> None:
         pq.write_table(table, folder / "images" / f"{first // _ROWS:03d}.parquet")
     with (folder / "truth.jsonl").open("w") as file:
         for number, row in enumerate(rows):
-            said = {"caption": caption(row.scene), "objects": row.scene.objects, "original": row.original}
-            file.write(json.dumps({"id": number, "defect": row.defect, **said}) + "\n")
+            true = {"caption": caption(row.scene), "incomplete": incomplete_captions(row.scene)}
+            known = {"id": number, "defect": row.defect, **true, "objects": row.scene.objects, "original": row.original}
+            file.write(json.dumps(known) + "\n")
 
 
-def write_annotated(scenes: Iterator[tuple[Scene, Image.Image]], folder: Path) -> None:
+def write_annotated(
+    scenes: Iterator[tuple[Scene, Image.Image]], folder: Path, questions: Sequence[str] | None = None
+) -> None:
     """Write clean scenes in VideoLLaMA3's form: FOLDER/annotations.jsonl, and the pictures beside it, as PNG.
 
-    They are asked for by the prompts that published short captions answer.
+    They are asked for by `questions`, or by the prompts that published short captions answer.
     """
-    questions = read_prompts("short")
+    questions = questions or read_prompts("short")
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
     lines = []
     for number, (scene, picture) in enumerate(scenes):
         path = f"pictures/{number:05d}.png"
         picture.save(folder / path, compress_level=1)
-        turns = [
-            {"from": "human", "value": f"<image>\n{choose(questions, number)}"},
-            {"from": "gpt", "value": caption(scene)},
-        ]
-        lines.append(json.dumps({"image": path, "conversations": turns}) + "\n")
-    (folder / "annotations.jsonl").write_text("".join(lines))
+        lines.append(
+            {"image": path, "conversations": conversation(f"<image>\n{choose(questions, number)}", caption(scene))}
+        )
+    write_lines(lines, folder)
+
+
+def conversation(question: str, said: str) -> list[dict[str, str]]:
+    """Return the turns of a sample: a question with the placeholder of its medium, and the caption."""
+    return [{"from": "human", "value": question}, {"from": "gpt", "value": said}]
+
+
+def write_lines(samples: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """Write FOLDER/annotations.jsonl."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "annotations.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in samples))

@@ -27,6 +27,17 @@ class Interval:
         mean = f"{self.mean:{'+' if sign else ''}.{digits}f}".replace("-", "−")
         return mean if self.half is None else f"{mean} ± {self.half:.{digits}f}"
 
+    def verdict(self, digits: int = 3) -> str | None:
+        """Return what a difference of losses shows: `lower`, `higher` or `not told apart`; None of a single seed.
+
+        A difference that is 0 in so many digits is rounding, whatever its interval.
+        """
+        if self.half is None:
+            return None
+        if abs(self.mean) <= self.half or round(self.mean, digits) == 0:
+            return "not told apart"
+        return "higher" if self.mean > 0 else "lower"
+
 
 def interval(values: Sequence[float]) -> Interval:
     """Return the mean of one value per seed and its interval: t(n - 1) × standard deviation / √n.

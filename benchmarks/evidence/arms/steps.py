@@ -7,7 +7,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,13 +31,13 @@ class Steps:
         """
         record = self.folder / "steps" / f"{name}.json"
         if record.is_file():
-            print(f"{name}: done before", file=sys.stderr)
+            _say(f"{name}: done before")
             return read_json(record)
         start = time.perf_counter()
         result = dict(work() or {})
         result["seconds"] = round(time.perf_counter() - start, 1)
         write_json(record, result)
-        print(f"{name}: {result['seconds']:.0f} s", file=sys.stderr)
+        _say(f"{name}: {result['seconds']:.0f} s")
         return result
 
     def claim(self, settings: Mapping[str, Any]) -> None:
@@ -49,6 +51,28 @@ class Steps:
             if others:
                 sys.exit(f"{self.folder} was begun with {'; '.join(others)}: give another --work, or the same settings")
         write_json(file, settings)
+
+
+def _say(line: str) -> None:
+    """Print a line as a whole: threads of other steps print too, and `print` writes the end of a line by itself."""
+    sys.stderr.write(f"{line}\n")
+
+
+@contextmanager
+def at_once(jobs: int) -> Iterator[ThreadPoolExecutor]:
+    """Give threads for steps. If the block fails, what has not begun is not done any more."""
+    workers = ThreadPoolExecutor(jobs)
+    try:
+        yield workers
+    finally:
+        workers.shutdown(cancel_futures=True)
+
+
+def raise_failures(steps: Iterable[Future[Any]]) -> None:
+    """Raise the failure of a step that has ended; do not wait for the others."""
+    for step in steps:
+        if step.done():
+            step.result()
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -88,8 +112,8 @@ def tail(log: Path, lines: int = 5) -> str:
     return "\n".join(log.read_text().splitlines()[-lines:])
 
 
-def pick(names: Sequence[str], known: Sequence[str]) -> list[str]:
+def pick(names: Sequence[str], known: Sequence[str], what: str = "arm") -> list[str]:
     """Return the chosen names in the order of the known ones; exit with one line if one is unknown."""
     if unknown := [name for name in names if name not in known]:
-        sys.exit(f"no arm {unknown[0]}: choose among {', '.join(known)}")
+        sys.exit(f"no {what} {unknown[0]}: choose among {', '.join(known)}")
     return [name for name in known if name in names]

@@ -81,20 +81,20 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(list(paths(SOUND))), JSON)
 def test_answer_with_any_value_in_any_field_becomes_a_row(served: Served, path: Path, value: Any) -> None:
     row_of(served, replaced(path, value))
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(200, 999), JSON.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=40))
 def test_answer_with_any_status_and_body_becomes_a_row(served: Served, status: int, body: bytes) -> None:
     row = row_of(served, b"" if status in (204, 304) else body, status)
     assert row["error"].startswith("server: ")
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(st.characters(min_codepoint=33, max_codepoint=255), max_size=30))
 def test_answer_with_any_header_becomes_a_row(served: Served, value: str) -> None:
     for name in ("Retry-After", "Set-Cookie", "Location"):

@@ -14,7 +14,7 @@ from captioners.engines.base import Answer, Engine, EngineConfig, Question, Samp
 from captioners.films.dense import DenseCaption
 from captioners.recaption import ShortCaption
 from tests.conftest import MakeImages, jpeg
-from tests.runs import run
+from tests.runs import run, run_stages_on_ray
 
 PATH = "tests.captioners.engines.test_registry:Sizes"
 
@@ -45,7 +45,7 @@ class _Sizes(Engine):
 def test_engine_by_path_writes_the_captions(tmp_path: Path, make_images: MakeImages) -> None:
     stage = {"stage": "short_caption", "model": "m", "engine": {"kind": PATH, "unit": "dots"}}
     recipe = {"pool": {"images": str(make_images(tmp_path / "pool", 3))}, "stages": [stage]}
-    opened, _ = run(recipe, tmp_path / "run")
+    opened, _ = run_stages_on_ray(recipe, tmp_path / "run")
     rows = opened.manifest().select("width", "height", "short_caption").collect().rows()
     assert [row[2] for row in rows] == [f"m sees {width} by {height} dots." for width, height, _ in rows]
     assert len(rows) == 3

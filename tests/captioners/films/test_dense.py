@@ -76,6 +76,13 @@ def test_question_has_frames_after_their_times_and_the_duration(tmp_path: Path) 
     assert [part["text"] for part in content if part["type"] == "text"] == [*times, "The clip lasts 7.2 seconds."]
 
 
+@pytest.mark.parametrize(("duration", "said"), [(0.04, "0.04"), (0.5, "0.5"), (6.0, "6")])
+def test_prompt_has_the_length_of_a_short_clip(tmp_path: Path, duration: float, said: str) -> None:
+    with chat_server(words=clip_answers.valid) as server:
+        rows_of(tmp_path, stage(server.url), clips(1, duration=pa.array([duration])))
+        assert server.contents[0][-1]["text"] == f"The clip lasts {said} seconds."
+
+
 @pytest.mark.parametrize(("most", "times"), [(1, [0]), (2, [0, 5]), (4, [0, 2, 3, 5]), (6, [0, 1, 2, 3, 4, 5])])
 def test_many_frames_are_thinned_out_evenly(tmp_path: Path, most: int, times: list[int]) -> None:
     with chat_server(words=clip_answers.valid) as server:
@@ -142,7 +149,7 @@ def test_first_answer_is_not_asked_for_again_after_a_fault(tmp_path: Path) -> No
         facts = stage(server.url).load()
         facts.memory = AnswerMemory(Folder.at(tmp_path))
         columns = (table[name][0] for name in ("frames", "frame_times", "duration", "id"))
-        (row,) = facts([facts.prepare(*columns)]).to_pylist()
+        row: dict[str, Any] = facts([facts.prepare(*columns)]).to_pylist()[0]
         return row
 
     with chat_server(words=clip_answers.broken_first, raw=lambda key: None if key[1] == first else (500, {}, b"")) as s:

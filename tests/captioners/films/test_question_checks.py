@@ -145,7 +145,7 @@ TEXTS = st.sampled_from(
 )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(st.builds(entry, aspect=st.sampled_from(["count", "mood"]), question=TEXTS, answer=TEXTS), max_size=9))
 def test_each_written_question_is_kept_or_counted_once(entries: list[WrittenQuestion]) -> None:
     kept, dropped = sound_questions(WrittenQuestions(tuple(entries), 2), ASKED, 7, DURATION)
@@ -153,7 +153,7 @@ def test_each_written_question_is_kept_or_counted_once(entries: list[WrittenQues
     assert set(dropped) <= set(DROPPED)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.permutations(OPTIONS), st.integers(-(2**63), 2**63 - 1), st.text())
 def test_order_of_options_does_not_depend_on_the_models(options: list[str], id_: int, question: str) -> None:
     assert shuffle(options, id_, question) == shuffle(OPTIONS, id_, question)

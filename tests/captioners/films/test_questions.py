@@ -189,6 +189,14 @@ def test_clip_without_its_columns_has_the_reason() -> None:
         assert not server.requests
 
 
+def test_length_of_a_short_clip_is_not_said_to_be_zero() -> None:
+    with question_server() as server:
+        _, facts = writer(server)
+        prompt = facts.prepare(1, 0.04, "A man.", []).first.question.prompt
+    assert "a clip of 0.04 seconds" in prompt
+    assert "in seconds from 0.0 to 0.04." in prompt
+
+
 def test_control_tokens_of_a_caption_are_sent_as_words() -> None:
     with question_server() as server:
         _, facts = writer(server)

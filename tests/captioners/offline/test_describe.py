@@ -236,7 +236,7 @@ def test_missing_ocr_package_is_refused_with_the_package_name(monkeypatch: pytes
     Describe().check_available()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 40), st.integers(1, 40), st.binary(min_size=48, max_size=48))
 def test_any_image_gets_two_captions_and_shares_up_to_1(width: int, height: int, pixels: bytes) -> None:
     image = Image.frombytes("RGB", (4, 4), pixels).resize((width, height))

@@ -67,7 +67,7 @@ few_words = st.lists(st.sampled_from("alpha beta gamma delta epsilon zeta the is
 texts = st.lists(few_words.map(" ".join), min_size=1, max_size=3)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(texts, max_size=4), texts, st.lists(st.tuples(few_words, few_words), max_size=2))
 def test_search_agrees_with_a_plain_loop(
     benchmark: list[list[str]], data: list[str], around: list[tuple[list[str], list[str]]]

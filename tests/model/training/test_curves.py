@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import stat
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from model.training.curves import draw
+from model.training.recipe import parse_recipe
+from model.training.run import train
+from tests.model.training import training_data
 
 
 def _write(folder: Path, *stages: str) -> None:
@@ -37,3 +43,16 @@ def test_each_stage_has_a_panel_in_both_files(tmp_path: Path) -> None:
 def test_training_without_a_step_draws_no_curves(tmp_path: Path) -> None:
     draw(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_training_draws_the_curves_of_its_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("model.training.curves.draw", draw)  # tests draw none
+    before = os.umask(0o027)
+    try:
+        train(parse_recipe(training_data.recipe(tmp_path, steps=1), "test"), tmp_path / "run")
+    finally:
+        os.umask(before)
+    drawn = {path.name: oct(stat.S_IMODE(path.stat().st_mode)) for path in (tmp_path / "run").glob("curves.*")}
+    assert drawn == {"curves.png": "0o640", "curves.svg": "0o640"}
+    drawing = (tmp_path / "run/curves.svg").read_text()
+    assert re.findall("<!-- (first|second): ", drawing) == ["first", "second"]

@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _recipe(folder: Path, dtype: str | None, stages: int = 2) -> TrainRecipe:
-    written: dict[str, Any] = training_data.recipe(folder, steps=2) | {"ask": 0}
+    written: dict[str, Any] = training_data.recipe(folder, steps=2, rows=2) | {"ask": 0}
     written["stages"] = written["stages"][:stages]
     del written["export_dtype"]
     return parse_recipe(written | ({"export_dtype": dtype} if dtype else {}), "test")

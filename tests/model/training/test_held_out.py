@@ -25,9 +25,9 @@ def go(written: dict[str, Any], out: Path) -> Path:
     return train(parse_recipe(written, "test"), out)
 
 
-def recipe(folder: Path, **changes: Any) -> dict[str, Any]:
+def recipe(folder: Path, steps: int = 1, **changes: Any) -> dict[str, Any]:
     """One stage over the questions, 4 of 30 held out, all of which are answered."""
-    written = training_data.recipe(folder, steps=3) | {"ask": 4}
+    written = training_data.recipe(folder, steps=steps) | {"ask": 4}
     written["stages"] = [written["stages"][1] | {"mixture": {"qa": 1}}]
     written["sources"] = {"qa": written["sources"]["qa"] | {"held_out": 4}}
     return written | changes
@@ -71,7 +71,7 @@ def test_training_of_an_earlier_version_keeps_its_held_out(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Earlier versions chose them by `seed`, which is 3, and had no `held_out_seed` in recipe.yaml."""
-    go(recipe(folder, held_out_seed=3), tmp_path / "whole")
+    go(recipe(folder, held_out_seed=3, steps=3), tmp_path / "whole")
     plain = MetricsLogger.step
 
     def step(self: MetricsLogger, done: Step) -> None:
@@ -83,11 +83,11 @@ def test_training_of_an_earlier_version_keeps_its_held_out(
     with monkeypatch.context() as patched:
         patched.setattr(MetricsLogger, "step", step)
         with pytest.raises(KeyboardInterrupt):
-            go(recipe(folder, held_out_seed=3, save_every=1), out)
+            go(recipe(folder, held_out_seed=3, steps=3, save_every=1), out)
     stored = yaml.safe_load((out / "recipe.yaml").read_text())
     assert stored.pop("held_out_seed") == 3
     (out / "recipe.yaml").write_text(yaml.safe_dump(stored))
-    go(recipe(folder), out)
+    go(recipe(folder, steps=3), out)
     assert answered(out) == answered(tmp_path / "whole") == drawn(3)
     assert losses(out) == losses(tmp_path / "whole")
     for file in ("recipe.yaml", "1-second/model/vl3syn_training.json"):

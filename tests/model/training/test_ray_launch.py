@@ -44,6 +44,12 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _trained_alone(tmp_path_factory.mktemp("few"), 6)
 
 
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(_written(tmp_path)))
+    return tmp_path / "recipe.yaml"
+
+
 def _trained_alone(folder: Path, steps: int) -> Path:
     written = _written(folder, steps)
     train(parse_recipe(written, "test"), folder / "out")
@@ -70,27 +76,30 @@ def _is_the_same(out: Path, other: Path, steps: int = 20) -> None:
 
 
 @pytest.mark.thorough
+@pytest.mark.timeout(600)  # 40 s on an idle machine
 def test_two_workers_give_the_weights_of_one_process(
     vl3syn_process: CommandLine, engine: str, tmp_path: Path, few: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a cluster that runs already."""
     monkeypatch.setenv("RAY_ADDRESS", engine)
-    done = vl3syn_process("train", few / "recipe.yaml", "--run", tmp_path, "--workers", 2, "--cpus", timeout=280)
+    done = vl3syn_process("train", few / "recipe.yaml", "--run", tmp_path, "--workers", 2, "--cpus", timeout=500)
     assert done.returncode == 0, done.stderr
     _is_the_same(tmp_path, few / "out", steps=6)
 
 
-def test_user_error_is_one_line_before_a_worker_starts(vl3syn: CommandLine, tmp_path: Path, few: Path) -> None:
-    done = vl3syn("train", few / "recipe.yaml", "--run", tmp_path, "--workers", 3, "--cpus")
+def test_user_error_is_one_line_before_a_worker_starts(vl3syn: CommandLine, tmp_path: Path, recipe: Path) -> None:
+    done = vl3syn("train", recipe, "--run", tmp_path / "out", "--workers", 3, "--cpus")
     assert done.returncode == 1
     assert "stage only: 4 lanes for 3 workers: make `lanes` (which divides `rows`) a multiple" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_relative_run_is_refused_on_a_cluster(vl3syn: CommandLine, few: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_run_is_refused_on_a_cluster(
+    vl3syn: CommandLine, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nothing answers at this address."""
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
-    done = vl3syn("train", few / "recipe.yaml", "--run", "runs/1", "--workers", 2, "--cpus")
+    done = vl3syn("train", recipe, "--run", "runs/1", "--workers", 2, "--cpus")
     assert done.returncode == 1
     assert done.stderr.startswith("vl3syn: --run: runs/1 is a relative path")
 

@@ -50,7 +50,7 @@ def go(written: dict[str, Any], out: Path) -> None:
 
 def recipe(folder: Path, **changes: Any) -> dict[str, Any]:
     """One stage, over both sources."""
-    written = training_data.recipe(folder, **changes)
+    written = training_data.recipe(folder, **{"rows": 2, **changes})
     return {**written, "stages": written["stages"][1:], "ask": 0}
 
 
@@ -95,7 +95,7 @@ def _goes_on_after_step_2(folder: Path, out: Path, caplog: pytest.LogCaptureFixt
     assert not list(out.rglob("*damaged*")), "what was set aside goes when the stage is done"
 
 
-@pytest.mark.parametrize("name", ["weights.safetensors", "state.json"])
+@pytest.mark.parametrize("name", ["weights.safetensors", pytest.param("state.json", marks=pytest.mark.thorough)])
 def test_flipped_bit_is_detected_and_the_last_sound_one_taken(
     folder: Path, out: Path, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
@@ -282,8 +282,8 @@ def test_all_files_of_a_training_follow_the_umask(folder: Path, tmp_path: Path) 
     mask = 0o027
     before = os.umask(mask)
     try:
-        stopped_after(recipe(folder), tmp_path / "stopped", 5)
-        go(recipe(folder, steps=2), tmp_path / "out")
+        stopped_after(recipe(folder), tmp_path / "stopped", 3)
+        go(recipe(folder, steps=1), tmp_path / "out")
     finally:
         os.umask(before)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]

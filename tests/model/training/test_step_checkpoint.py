@@ -29,7 +29,7 @@ class StoppedError(Exception):
 
 def recipe(folder: Path, steps: int, **changes: Any) -> dict[str, Any]:
     """Two stages. The rates of the second do not depend on its length: its first steps are those of a shorter one."""
-    written = training_data.recipe(folder, steps=2)
+    written = training_data.recipe(folder, steps=2, rows=2)
     second = {"steps": steps, "schedule": "constant", "warmup": 0, "learning_rates": FROZEN, "fps": 0.5}
     written["stages"][1] |= second | changes
     return written | {"ask": 0}

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,19 @@ from safetensors.torch import load_file
 from model.training.metrics_log import read_metrics
 from model.training.recipe import parse_recipe
 from model.training.run import train
+from model.training.stop import TerminatedError
 from tests.model.training import training_data
 
 ROOT = Path(__file__).parents[3]
+Vl3syn = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def _recipe(folder: Path, steps: int = 20) -> dict[str, Any]:
-    """Without a checkpoint of its own accord."""
-    return {**training_data.recipe(folder, steps=steps, rows=2), "save_every": 1000, "ask": 0}
+def _recipe(folder: Path, *steps: int) -> dict[str, Any]:
+    """Without a checkpoint of its own accord. `steps` are those of the two stages: 20 where a signal comes, and 2."""
+    written = training_data.recipe(folder, rows=2)
+    for stage, count in zip(written["stages"], steps or (20, 2), strict=True):
+        stage["steps"] = count
+    return {**written, "save_every": 1000, "ask": 0}
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +41,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _started(folder: Path, out: Path, *options: str, stderr: int = subprocess.PIPE) -> subprocess.Popen[str]:
+def _started(written: dict[str, Any], out: Path, *options: str, stderr: int = subprocess.PIPE) -> subprocess.Popen[str]:
     recipe = out.with_suffix(".yaml")
-    recipe.write_text(yaml.safe_dump(_recipe(folder)))
+    recipe.write_text(yaml.safe_dump(written))
     command = [sys.executable, "-m", "pipeline", "train", str(recipe), "--run", str(out), *options]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, cwd=ROOT, process_group=0)
 
@@ -58,8 +64,8 @@ def _is_undisturbed(out: Path, whole: Path) -> None:
         assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def _stopped(folder: Path, out: Path, words: str, stage: str, number: int = signal.SIGTERM) -> None:
-    process = _started(folder, out)
+def _stopped(written: dict[str, Any], out: Path, words: str, stage: str, number: int = signal.SIGTERM) -> None:
+    process = _started(written, out)
     _until(process, words)
     os.kill(process.pid, number)
     _, err = process.communicate(timeout=60)
@@ -77,14 +83,44 @@ def _stopped(folder: Path, out: Path, words: str, stage: str, number: int = sign
     assert checkpoint.name == f"step-{step:08d}"
 
 
-def test_stopped_training_resumes_bit_equal_from_a_checkpoint(folder: Path, tmp_path: Path) -> None:
-    """Twice: by SIGTERM in the first stage, and by Ctrl-C in the second."""
-    out = tmp_path / "out"
-    _stopped(folder, out, "first 2/20", "first")
-    assert len(list(out.glob("*/model"))) == 0
-    _stopped(folder, out, "second 1/20", "second", signal.SIGINT)
+def test_stopped_training_resumes_bit_equal_from_a_checkpoint(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By SIGTERM in the first stage."""
+    out, before = tmp_path / "out", _handlers()
+    with monkeypatch.context() as patched:
+        _signal_after_step_2(patched, signal.SIGTERM)
+        with pytest.raises(TerminatedError):
+            train(parse_recipe(_recipe(folder), "test"), out)
+    assert _handlers() == before
+    assert [path.name for path in out.glob("*/step-*")] == ["step-00000002"]
     train(parse_recipe(_recipe(folder), "test"), out)
     _is_undisturbed(out, folder / "whole")
+
+
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")])
+def test_stopped_command_says_so_and_has_the_signals_code(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vl3syn: Vl3syn, number: int, name: str
+) -> None:
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(_recipe(folder)))
+    _signal_after_step_2(monkeypatch, number)
+    done = vl3syn("train", tmp_path / "recipe.yaml", "--run", tmp_path / "out")
+    assert done.returncode == 128 + number
+    line = f"vl3syn: {name}: stage first has a checkpoint after step 2; run the same command to go on"
+    assert line in done.stderr.splitlines()
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.thorough
+def test_training_stopped_twice_resumes_from_each_checkpoint(folder: Path, tmp_path: Path) -> None:
+    """The command: by SIGTERM in the first stage, and by Ctrl-C in the second."""
+    out, written = tmp_path / "out", _recipe(folder, 20, 20)
+    _stopped(written, out, "first 2/20", "first")
+    assert len(list(out.glob("*/model"))) == 0
+    _stopped(written, out, "second 1/20", "second", signal.SIGINT)
+    for run in (out, tmp_path / "whole"):
+        train(parse_recipe(written, "test"), run)
+    _is_undisturbed(out, tmp_path / "whole")
 
 
 def _slow(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
@@ -144,7 +180,7 @@ def test_ctrl_c_after_the_last_step_reaches_the_caller(
 
     monkeypatch.setattr(run, "export", export)
     with pytest.raises(KeyboardInterrupt):
-        train(parse_recipe(_recipe(folder, steps=1), "test"), tmp_path / "out")
+        train(parse_recipe(_recipe(folder, 1, 1), "test"), tmp_path / "out")
     assert (tmp_path / "out/2-second/model/config.json").is_file()
 
 
@@ -170,7 +206,7 @@ def test_ignored_ctrl_c_stays_ignored(folder: Path, tmp_path: Path, monkeypatch:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         _signal_after_step_2(monkeypatch, signal.SIGINT)
-        last = train(parse_recipe(_recipe(folder, steps=3), "test"), tmp_path / "out")
+        last = train(parse_recipe(_recipe(folder, 3, 1), "test"), tmp_path / "out")
     finally:
         signal.signal(signal.SIGINT, before)
     assert last == tmp_path / "out/2-second/model"
@@ -203,7 +239,8 @@ def test_workers_write_a_checkpoint_when_the_launcher_is_stopped(
     folder: Path, tmp_path: Path, number: int, name: str
 ) -> None:
     out = tmp_path / "out"
-    process = _started(folder, out, "--workers", "2", "--cpus", stderr=subprocess.STDOUT)  # Ray may fill a pipe
+    # One pipe for both: Ray may fill that of stderr.
+    process = _started(_recipe(folder), out, "--workers", "2", "--cpus", stderr=subprocess.STDOUT)
     _until(process, "first 2/20")
     if number == signal.SIGINT:
         os.killpg(process.pid, number)  # as a terminal does

@@ -118,13 +118,14 @@ class StoppedError(Exception):
 
 def _stopped_after(written: dict[str, Any], out: Path, steps: int) -> None:
     """Train so many steps, and no more."""
+    plain, seen = MetricsLogger.step, list[Step]()
 
     def step(self: MetricsLogger, finished: Step) -> None:
+        plain(self, finished)
         seen.append(finished)
         if len(seen) == steps:
             raise StoppedError
 
-    seen: list[Step] = []
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(MetricsLogger, "step", step)
         with pytest.raises(StoppedError):
@@ -137,8 +138,18 @@ def _is_undisturbed(out: Path, whole: Path) -> None:
         assert same(weights(out, stage), weights(whole, stage))
 
 
-@pytest.mark.parametrize("steps", [pytest.param(3, marks=pytest.mark.slow), 8])
-def test_resumed_training_equals_an_undisturbed_one(folder: Path, whole: Path, tmp_path: Path, steps: int) -> None:
+def test_resumed_training_equals_an_undisturbed_one(folder: Path, whole: Path, tmp_path: Path) -> None:
+    """Stopped in the second stage."""
+    _stopped_after(training_data.recipe(folder), tmp_path, 9)
+    assert [path.name for path in tmp_path.glob("*/step-*")] == ["step-00000002"]
+    go(training_data.recipe(folder), tmp_path)
+    _is_undisturbed(tmp_path, whole)
+
+
+@pytest.mark.parametrize(
+    "steps", [pytest.param(3, marks=pytest.mark.slow), pytest.param(8, marks=pytest.mark.thorough)]
+)
+def test_killed_training_equals_an_undisturbed_one(folder: Path, whole: Path, tmp_path: Path, steps: int) -> None:
     file = tmp_path / "recipe.yaml"
     file.write_text(yaml.safe_dump(training_data.recipe(folder)))
     _killed_after(file, tmp_path / "out", steps)

@@ -232,7 +232,14 @@ def test_help_imports_nothing_heavy() -> None:
         assert f"'{heavy}'" not in loaded
 
 
-@pytest.mark.parametrize("resources", [{"num_gpus": 64}, {"num_cpus": 4096}, {"num_gpus": 64, "actors": 2}])
+@pytest.mark.parametrize(
+    "resources",
+    [
+        {"num_gpus": 64},
+        pytest.param({"num_cpus": 4096}, marks=pytest.mark.thorough),
+        pytest.param({"num_gpus": 64, "actors": 2}, marks=pytest.mark.thorough),
+    ],
+)
 def test_more_than_this_machine_has_is_refused_before_the_index(
     resources: dict[str, int], tmp_path: Path, make_images: Callable[..., Path], vl3syn_process: Call
 ) -> None:

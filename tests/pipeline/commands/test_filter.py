@@ -66,14 +66,14 @@ def test_motion_is_measured_of_clips_alone(indexed: Path, vl3syn: Command) -> No
     assert open_run(indexed).recipe == before
     options = vl3syn("filter", "frames", "--help").stdout
     assert "--min-kept-share" in options
-    assert "Keep images with motion at least this" in options
+    assert "Keep rows with motion at least this" in options
 
 
 def test_help_lists_filters_and_describes_options(vl3syn: Command) -> None:
     listed = vl3syn("filter", "--help").stdout
     assert all(f" {name} " in listed for name in ("aesthetic", "aspect-ratio", "coyo", "nsfw", "quality", "similarity"))
     options = vl3syn("filter", "aspect-ratio", "--help").stdout
-    assert "Keep images with side at least this (Shorter side, in pixels)" in options
+    assert "Keep rows with side at least this (Shorter side, in pixels)" in options
 
 
 def test_unknown_filter_is_wrong_usage(indexed: Path, vl3syn: Command) -> None:

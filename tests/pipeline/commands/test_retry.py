@@ -179,7 +179,7 @@ def test_funnel_groups_errors_that_start_with_numbers(tmp_path: Path) -> None:
     assert funnel(stored_run(tmp_path / "run", dict(errors))).stages[1].reasons == {"image …": 30, "empty caption": 1}
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     errors=st.dictionaries(
         st.integers(0, 60), st.sampled_from([None, "server: 400 a", "server: 413 b", "empty: c"]), min_size=1

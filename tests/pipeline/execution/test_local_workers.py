@@ -17,10 +17,11 @@ from ray.data import Dataset
 from core.errors import UserError
 from pipeline.execution import ray_job
 from pipeline.execution.block_feed import BLOCK
+from pipeline.execution.index_job import build_index
 from pipeline.execution.job_result import LocalResult
 from pipeline.execution.local_workers import LocalWorkers, ready
 from pipeline.execution.receipts import receipt, reported
-from pipeline.execution.runner import build_index, prepare
+from pipeline.execution.runner import prepare
 from pipeline.pools.registry import parse_pool
 from pipeline.recipe import Recipe
 from tests.kills import alive
@@ -29,6 +30,7 @@ from tests.runs import open_run
 
 ROOT = Path(__file__).parents[3]
 MakeImages = Callable[..., Path]
+Vl3syn = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def _run(*numbers: list[int]) -> LocalResult:
@@ -52,7 +54,7 @@ def test_block_that_kills_its_process_is_left_over() -> None:
 
 def test_error_of_the_system_is_a_user_error() -> None:
     with pytest.raises(UserError, match="No space left on device"):
-        _run([0], [5])
+        _run([5])
 
 
 def test_bug_is_raised_with_the_traceback_of_the_child() -> None:
@@ -143,7 +145,7 @@ def test_program_of_a_stage_does_not_read_the_blocks() -> None:
 def test_print_at_the_start_of_python_is_no_receipt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sitecustomize.py").write_text("print('module load cuda')\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    assert len(_run([0], [1]).receipts) == 2
+    assert len(_run([0]).receipts) == 1
 
 
 def test_function_that_cannot_be_pickled_is_left_to_ray() -> None:
@@ -236,12 +238,20 @@ def without_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("without_ray")
-def test_small_index_and_filter_do_without_ray(
-    tmp_path: Path, make_images: MakeImages, vl3syn_process: Callable[..., subprocess.CompletedProcess[str]]
+@pytest.mark.parametrize("commands", [1, pytest.param(2, marks=pytest.mark.thorough)], ids=["run", "index, filter"])
+def test_small_run_does_without_ray(
+    tmp_path: Path,
+    make_images: MakeImages,
+    vl3syn_process: Vl3syn,
+    commands: int,
 ) -> None:
     pool = make_images(tmp_path / "pool", 700)
-    for command in (("index", "--images", pool), ("filter", "aspect-ratio", "--max", 1.5)):
-        done = vl3syn_process(*command, "--run", tmp_path / "run")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"pool: {{images: {pool}}}\nstages: [{{stage: aspect_ratio, keep: {{max: 1.5}}}}]\n")
+    to = ("--run", tmp_path / "run")
+    single = [("index", *to, "--images", pool), ("filter", "aspect-ratio", *to, "--max", 1.5)]
+    for call in [("run", recipe, *to)] if commands == 1 else single:
+        done = vl3syn_process(*call)
         assert done.returncode == 0, done.stderr
     manifest = open_run(tmp_path / "run").manifest().collect()
     sizes = [(20 + number % 37, 20 + number % 23) for number in range(700)]
@@ -268,7 +278,7 @@ class Early(ImageStage):
 @pytest.mark.thorough
 @pytest.mark.usefixtures("without_ray")
 def test_first_run_of_a_stage_preloads_its_modules(
-    tmp_path: Path, make_images: MakeImages, vl3syn_process: Callable[..., subprocess.CompletedProcess[str]]
+    tmp_path: Path, make_images: MakeImages, vl3syn_process: Vl3syn
 ) -> None:
     make_images(tmp_path / "pool", 3)
     imports = tmp_path / "imports"

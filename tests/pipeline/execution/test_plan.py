@@ -206,7 +206,7 @@ def test_plans_of_all_kinds_have_the_rows_of_joins(tmp_path: Path, seed: int) ->
 
 @pytest.mark.slow
 @given(seed=st.integers(0, 2**31), rows=st.integers(0, 60), sizes=st.lists(st.integers(1, 20), max_size=5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_plan_by_parts_has_the_rows_of_a_join(
     tmp_path_factory: pytest.TempPathFactory, seed: int, rows: int, sizes: list[int]
 ) -> None:

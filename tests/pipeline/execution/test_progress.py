@@ -58,9 +58,9 @@ def test_line_says_rate_errors_idle_share_and_time_left() -> None:
 
 
 def test_line_of_a_stage_without_a_model_has_no_idle_share() -> None:
-    progress = Progress("quality", 200_000)
+    progress = Progress("quality", 200_000, "clip")
     progress(receipt(100, 0, time.time() - 10))
-    assert progress.line() == "quality: 100 of 200,000 rows, 10 images/s, 5 h 33 min left"
+    assert progress.line() == "quality: 100 of 200,000 rows, 10 clips/s, 5 h 33 min left"
 
 
 def test_line_hides_credentials_and_control_characters() -> None:

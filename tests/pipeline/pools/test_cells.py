@@ -252,7 +252,13 @@ def test_first_file_with_rows_sets_the_column_of_the_pool(tmp_path: Path, empty:
     assert listing.alt_text == "alt text from the column 'text'"
 
 
-@pytest.mark.parametrize("form", ["list of structs", "list of bytes", "list of uint8"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "list of structs",
+        *(pytest.param(form, marks=pytest.mark.thorough) for form in ("list of bytes", "list of uint8")),
+    ],
+)
 def test_row_group_of_many_images_in_lists_is_read(tmp_path: Path, form: str) -> None:
     """All of 70 MB are in one dictionary, which alone does not show that no value is repeated."""
     noise = random.Random(0)

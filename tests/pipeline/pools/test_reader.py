@@ -120,6 +120,10 @@ def encoded(image: Image.Image, format_: str, **options: object) -> bytes:
     return data.getvalue()
 
 
+def noise(format_: str) -> bytes:
+    return encoded(Image.effect_noise((200, 200), 90), format_)
+
+
 @pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF"])
 @pytest.mark.parametrize("turn", [1, 3, 6, 8])
 def test_images_of_every_format_are_upright(format_: str, turn: int) -> None:
@@ -152,18 +156,18 @@ def test_transparency_is_put_on_white_and_16_bits_are_scaled() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "error"),
+    ("made", "error"),
     [
-        (b"", "undecodable: "),
-        (b"<html>", "undecodable: UnidentifiedImageError"),
-        (encoded(Image.effect_noise((200, 200), 90), "JPEG")[:-3000], "undecodable: OSError image file is truncated"),
-        (encoded(Image.effect_noise((200, 200), 90), "PNG")[:-3000], "undecodable: "),
-        (encoded(Image.new("1", (20_000, 20_000)), "PNG"), "decompression bomb: 20000×20000"),
+        (bytes, "undecodable: "),
+        (lambda: b"<html>", "undecodable: UnidentifiedImageError"),
+        (lambda: noise("JPEG")[:-3000], "undecodable: OSError image file is truncated"),
+        (lambda: noise("PNG")[:-3000], "undecodable: "),
+        (lambda: encoded(Image.new("1", (20_000, 20_000)), "PNG"), "decompression bomb: 20000×20000"),
     ],
 )
-def test_bytes_without_an_image_are_one_error(data: bytes, error: str) -> None:
+def test_bytes_without_an_image_are_one_error(made: Callable[[], bytes], error: str) -> None:
     with pytest.raises(BadImageError) as refused:
-        decode(data)
+        decode(made())
     assert str(refused.value).startswith(error)
     assert "\n" not in str(refused.value)
 

@@ -140,7 +140,7 @@ LISTS = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(rows=LISTS, form=st.sampled_from(FORMS), packing=st.sampled_from(PACKINGS))
 def test_any_rows_are_the_same_in_every_form(
     rows: list[Row], form: str, packing: str, tmp_path_factory: pytest.TempPathFactory
@@ -399,6 +399,7 @@ def bomb(packing: str, line: bytes) -> bytes:
     return data
 
 
+@pytest.mark.thorough  # as the next one, with the other compression
 def test_decompression_bomb_is_one_error(tmp_path: Path) -> None:
     first, *_, last = index_of(tmp_path, "bomb.txt.zst", bomb(".zst", b"x" * 4095 + b"\n"))
     assert first["url"] == "http://x/0"

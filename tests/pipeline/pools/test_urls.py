@@ -317,6 +317,19 @@ def test_rows_before_the_damage_are_kept(tmp_path: Path) -> None:
     assert last["error"].endswith(f"; {len(rows):,} rows were read before it")
 
 
+def test_list_with_more_text_than_its_limit_keeps_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many texts, each of which is allowed."""
+    monkeypatch.setattr("pipeline.pools.url_files.text_limit", lambda length: 1 << 20)
+    table = pa.table(
+        {"url": [f"http://x/{n}" for n in range(3 * ROWS_AT_ONCE)], "caption": ["x" * 400] * 3 * ROWS_AT_ONCE}
+    )
+    pq.write_table(table, tmp_path / "0.parquet")
+    *rows, last = index(tmp_path)
+    assert 0 < len(rows) < table.num_rows
+    assert [row["url"] for row in rows] == table["url"].to_pylist()[: len(rows)]
+    assert last["error"].startswith("broken Parquet: decompression bomb: ")
+
+
 def test_file_without_rows_is_one_error_row(tmp_path: Path) -> None:
     pq.write_table(pa.table(GOOD).slice(0, 0), tmp_path / "0.parquet")
     (row,) = index(tmp_path)

@@ -129,7 +129,7 @@ _TEXT = st.one_of(
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(_TEXT, _BOX), min_size=1, max_size=6))
 def test_boxes_are_read_back_whatever_the_texts(things: list[tuple[str, tuple[int, ...]]]) -> None:
     said = ocr_caption("A.", [text for text, _ in things], [list(box) for _, box in things])

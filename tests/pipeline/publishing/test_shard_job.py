@@ -46,8 +46,8 @@ def caption(path: Path) -> str:
     return f"Image {path.stem}."
 
 
-def published(run: Path, vl3syn_process: CommandLine) -> list[str]:
-    done = vl3syn_process("publish", "--run", run, "--rows-per-shard", 10)
+def published(run: Path, vl3syn_process: CommandLine, rows_per_shard: int) -> list[str]:
+    done = vl3syn_process("publish", "--run", run, "--rows-per-shard", rows_per_shard)
     assert done.returncode == 0, done.stderr
     captions: list[str] = sorted(pl.read_parquet(run / "shards/data/*.parquet")["short_caption"])
     return captions
@@ -59,7 +59,7 @@ def test_few_images_are_published_without_ray(
     run = captioned(tmp_path, make_images, "images")
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['ray'] = None\n")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
-    assert published(run, vl3syn_process) == sorted(map(caption, (tmp_path / "pool").iterdir()))
+    assert published(run, vl3syn_process, 30) == sorted(map(caption, (tmp_path / "pool").iterdir()))
 
 
 @pytest.mark.slow  # Ray starts
@@ -70,6 +70,6 @@ def test_shard_of_a_local_worker_that_died_is_written_by_ray(
     monkeypatch.syspath_prepend(tmp_path)
     run = captioned(tmp_path, make_images, "mortal:Mortal")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
-    captions = published(run, vl3syn_process)
+    captions = published(run, vl3syn_process, 10)
     assert (tmp_path / "died").exists()
     assert captions == sorted(map(caption, (tmp_path / "pool").iterdir()))

@@ -156,29 +156,36 @@ from tests.pipeline.publishing.test_takedown import remove
 replace, calls = os.replace, []
 def counted(*paths):
     calls.append(paths)
-    if len(calls) == int(sys.argv[2]):
+    if len(calls) == write:
         os.kill(os.getpid(), signal.SIGKILL)
     replace(*paths)
-os.replace = counted
-remove(Folder.at(sys.argv[1]), "7", "41")
+for folder, write in zip(sys.argv[1::2], map(int, sys.argv[2::2])):
+    if not (child := os.fork()):
+        os.replace = counted
+        remove(Folder.at(folder), "7", "41")
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 
-@pytest.mark.parametrize("write", [1, 3, 4, 6])  # the note; the first shard; the second; croissant.json
-def test_kill_leaves_old_or_new_shards_and_a_rerun_finishes(tmp_path: Path, write: int) -> None:
-    out, other = (published(Folder.at(tmp_path / name)) for name in ("out", "other"))
-    for each in (out, other):
+def test_kill_leaves_old_or_new_shards_and_a_rerun_finishes(tmp_path: Path) -> None:
+    other, *outs = (published(Folder.at(tmp_path / name)) for name in ("other", "1", "3", "4", "6"))
+    for each in (other, *outs):
         write_croissant(stored_publication(each, each.path), "t", len(IDS), {"data": SCHEMA})
-    old = contents(out)
-    killed = subprocess.run([sys.executable, "-c", _KILLED, out.path, str(write)], capture_output=True, check=False)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    olds = [contents(out) for out in outs]
+    writes = [1, 3, 4, 6]  # the note; the first shard; the second; croissant.json
+    steps = [str(word) for out, write in zip(outs, writes, strict=True) for word in (out.path, write)]
+    killed = subprocess.run([sys.executable, "-c", _KILLED, *steps], capture_output=True, text=True, check=False)
+    assert killed.stdout.split() == [str(-signal.SIGKILL)] * 4, killed.stderr
     remove(other, "7", "41")
-    new = {out.path + path.removeprefix(other.path): data for path, data in contents(other).items()}
-    for path, data in contents(out).items():
-        assert data in (old.get(path), new.get(path)) or "/.publication/" in path or "/.aside-" in path
-    assert remove(out, "7", "41").images == (2 if write == 1 else 0)
-    left = {path: data for path, data in contents(out).items() if "/.aside-" not in path}
-    assert left == new
+    for out, old, write in zip(outs, olds, writes, strict=True):
+        new = {out.path + path.removeprefix(other.path): data for path, data in contents(other).items()}
+        for path, data in contents(out).items():
+            known = data in (old.get(path), new.get(path)) or "/.publication/" in path or "/.aside-" in path
+            assert known, f"killed at write {write}: {path}"
+        assert remove(out, "7", "41").images == (2 if write == 1 else 0)
+        left = {path: data for path, data in contents(out).items() if "/.aside-" not in path}
+        assert left == new, f"killed at write {write}"
 
 
 def test_images_are_removed_from_an_object_store(bucket: str) -> None:

@@ -49,7 +49,7 @@ def test_label_of_a_rule_is_no_formula_and_no_markup() -> None:
 @pytest.mark.parametrize("groups", [1, 12, 20_000])
 def test_sizes_of_many_groups_stay_a_small_drawing(groups: int) -> None:
     reached = np.arange(1, groups + 1)
-    svg = sizes("a", "", reached, np.minimum(reached, 5))
+    svg = sizes("a", "", reached, np.minimum(reached, 5), "image")
     assert {"before", "after"} <= set(texts(svg))
     assert len(svg) < 60_000
 

@@ -14,7 +14,9 @@ from manifests.sweep import sweep
 from pipeline.reporting import page
 from pipeline.reporting.report import report
 from pipeline.reporting.scores import scores
+from tests.film_files import film
 from tests.pages import HOSTILE_NAMES, HOSTILE_TEXT, Page, page_run
+from tests.runs import run_here
 from tests.stored_facts import ids_of, store_run
 
 
@@ -81,6 +83,17 @@ def test_run_of_an_index_only_has_a_report(tmp_path: Path, make_images) -> None:
     assert sections == {"funnel", "provenance"}
 
 
+def test_report_of_films_speaks_of_films(tmp_path: Path) -> None:
+    (tmp_path / "pool").mkdir()
+    for number in range(3):
+        film(tmp_path / f"pool/{number}.mp4", 2)
+    recipe = {"pool": {"videos": str(tmp_path / "pool")}, "stages": [{"stage": "aspect_ratio", "keep": {"max": 2.5}}]}
+    text = Page(report(run_here(recipe, tmp_path / "run")[0])).text
+    assert "3 films reach it" in text
+    assert "films/s" in text
+    assert "images" not in text
+
+
 def test_hostile_names_and_captions_are_bounded_text(tmp_path: Path, shown: Page) -> None:
     opened = page_run(tmp_path, HOSTILE_NAMES, HOSTILE_TEXT * 1000)
     html = report(opened)
@@ -114,15 +127,19 @@ def test_missing_package_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch, 
     page.environment.cache_clear()
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b'{"stage": "index"}', b'{"stage": ', b"\xff"], ids=str)
-def test_damaged_record_of_a_job_is_named(content: bytes, tmp_path: Path) -> None:
+def test_damaged_records_of_jobs_are_named(tmp_path: Path) -> None:
     opened = page_run(tmp_path)
-    broken = tmp_path / "run" / "jobs" / "9-broken.json"
-    broken.write_bytes(content)
+    contents = (b"", b"[]", b'{"stage": "index"}', b'{"stage": ', b"\xff")
+    broken = [tmp_path / "run" / "jobs" / f"{9 - number}-broken.json" for number in range(len(contents))]
+    for file, content in zip(broken, contents, strict=True):
+        file.write_bytes(content)
     said: list[str] = []
     page = report(opened, said.append)
-    assert said == [f"{broken}: the record of a job is damaged and not counted: delete it"]
-    broken.unlink()
+    assert sorted(said) == [
+        f"{file}: the record of a job is damaged and not counted: delete it" for file in sorted(broken)
+    ]
+    for file in broken:
+        file.unlink()
     assert report(opened) == page
 
 

@@ -16,6 +16,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -159,9 +160,14 @@ def text(words: str) -> dict[str, Any]:
     return {"type": "text", "text": words}
 
 
+@cache
+def loaded(folder: Path) -> tuple[VideoLLaMA3, Processor]:
+    return VideoLLaMA3.from_pretrained(folder), Processor.from_pretrained(folder)
+
+
 def expected(folder: Path, content: Any, tokens: int = TOKENS) -> tuple[str, int]:
     """Our own answer, and the tokens of the prompt."""
-    model, processor = (kind.from_pretrained(folder) for kind in (VideoLLaMA3, Processor))
+    model, processor = loaded(folder)
     row = processor([{"role": "user", "content": content}])
     return processor.decode(model.generate(**row, max_new_tokens=tokens)[0]), len(row.input_ids)
 
@@ -235,7 +241,7 @@ def test_earlier_messages_are_part_of_the_prompt(url: str, folder: Path) -> None
     ]
     with post(url, {"messages": turns, "max_tokens": TOKENS}) as sent:
         answer = json.load(sent)
-    model, processor = (kind.from_pretrained(folder) for kind in (VideoLLaMA3, Processor))
+    model, processor = loaded(folder)
     ours = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": [{"type": "image", "image": picture()}]},

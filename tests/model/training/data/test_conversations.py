@@ -45,7 +45,7 @@ PIECES = st.lists(st.text(" \n\t\r\u00a0ab", max_size=5), min_size=1, max_size=4
 
 
 @given(PIECES)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @pytest.mark.parametrize("mark", ["<image>", "<video>"])
 def test_tokens_of_questions_equal_the_original_ones(film: str, mark: str, pieces: list[str]) -> None:
     """The rule of DAMO-NLP-SG/VideoLLaMA3: `_convert_normal` of train.py, then the template of processor.py."""

@@ -83,13 +83,13 @@ def described(step: StepRows) -> Any:
     return rows, step.skipped, step.consumed_samples, step.virtual_ranks
 
 
-def test_rows_do_not_depend_on_the_number_of_processes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.thorough), 2])
+def test_rows_do_not_depend_on_the_number_of_processes(tmp_path: Path, processes: int) -> None:
     source = mixed(tmp_path)
-    alone, one, two = ([described(step) for step in all_steps(loader(source, n))] for n in (0, 1, 2))
+    alone, others = ([described(step) for step in all_steps(loader(source, n))] for n in (0, processes))
     assert len(alone) > 2
     assert sum(len(step[1]) for step in alone) == 3
-    assert one == alone
-    assert two == alone
+    assert others == alone
 
 
 @pytest.mark.parametrize("processes", [0, 1])
@@ -143,7 +143,9 @@ def test_rows_are_packed_in_a_thread_of_their_own(monkeypatch: pytest.MonkeyPatc
     assert threading.main_thread() not in threads
 
 
+@pytest.mark.thorough
 def test_source_with_a_lock_works_with_processes() -> None:
+    """Each sample comes once; the source itself cannot be sent to a process."""
     source = Own("own", [f"Say {number}." for number in range(8)])
     with pytest.raises(TypeError, match="pickle"):
         pickle.dumps(source)

@@ -181,7 +181,7 @@ def odd_records(draw: st.DrawFn) -> Record:
     return Record(id="s/1/1", source=Origin(dataset="s"), media=tuple(media), turns=tuple(said))
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(odd_records())
 def test_odd_record_is_what_its_rendered_annotation_is(media: Path, record: Record) -> None:
     (media / "odd.jsonl").write_text(record.to_json() + "\n")

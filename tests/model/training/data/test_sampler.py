@@ -30,7 +30,7 @@ def seen(order: MixtureSampler, count: int, start: int = 0) -> list[tuple[str, i
     return [(order.sources[n].name, row) for n, row in map(order, range(start, start + count))]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     st.lists(st.integers(1, 9), min_size=1, max_size=12),
     st.integers(0, 3),
@@ -98,7 +98,7 @@ def test_both_captions_of_a_dataset_hold_out_the_same_images() -> None:
     assert [order.source_orders[0].row(n) for n in range(50)] != [order.source_orders[1].row(n) for n in range(50)]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, 12_000), st.integers(1, 5000), st.integers(1, 30))
 def test_counts_before_an_index_are_those_of_the_order(index: int, many: int, few: int) -> None:
     sources = [Rows("a", [50]), Rows("b", [7])]

@@ -155,8 +155,8 @@ def memory(url: Path | str, threads: int, order: str) -> tuple[int, int]:
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One shard of 8 MB: 400 images in 50 row groups."""
-    return write(tmp_path_factory.mktemp("large"), [[8] * 50])
+    """One shard of 5 MB: 240 images in 30 row groups."""
+    return write(tmp_path_factory.mktemp("large"), [[8] * 30])
 
 
 def test_threads_read_row_groups_and_keep_few_in_memory(large: Path) -> None:

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.usefixtures("clips_pool", "here"), pytest.mark.timeout
 __all__ = ["clips_pool"]
 
 SUBSETS = ("captions", "questions", "grounding", "stream")
-ways = pytest.mark.parametrize("films_are", ["reference", "copy", "encode"])
+ways = pytest.mark.parametrize("films_are", ["reference", pytest.param("copy", marks=pytest.mark.thorough), "encode"])
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ def write(folder: Path, images: list[Any], notes: list[Any]) -> Path:
     return file
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(0, 4)), st.sets(st.integers(0, 4), min_size=1))
 def test_every_annotation_is_in_one_row(tmp_path: Path, of: list[int], images: set[int]) -> None:
     notes = [{"id": number, "image_id": image} for number, image in enumerate(of)] or [{"id": 0, "image_id": 9}]

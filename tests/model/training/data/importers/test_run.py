@@ -223,7 +223,7 @@ ENTRY = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     entries=st.lists(JSON | ENTRY, min_size=1, max_size=4),
     format_=st.sampled_from(["llava", "videollama3", "chat", "vl3syn7m"]),

@@ -1,0 +1,1 @@
+"""What single settings of VideoLLaMA3 change, at tiny size: `benchmarks/evidence/ablations.py`."""
