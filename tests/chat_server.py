@@ -41,6 +41,8 @@ HOSTILE = (
 )
 """Answers that are much larger, slower or deeper than they look."""
 
+LARGE = b'{"choices": "' + b" " * (6 << 20) + b'"}'
+
 Raw = tuple[int, dict[str, str], bytes]
 """Status, headers and body of an answer."""
 
@@ -110,7 +112,7 @@ class ChatServer:
             await server.serve_forever()
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError, asyncio.IncompleteReadError):
+        with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             while head := await reader.readuntil(b"\r\n\r\n"):
                 lines = head.decode("latin1").split("\r\n")
                 headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines[1:])}
@@ -198,7 +200,7 @@ class ChatServer:
         elif fault == "not-gzip":
             await self._send(writer, 200, b"{}", {"Content-Encoding": "gzip"})
         elif fault == "large":
-            await self._send(writer, 200, b'{"choices": "' + b" " * (6 << 20) + b'"}')
+            await self._send(writer, 200, LARGE)
         elif fault == "deep":
             await self._send(writer, 200, b"[" * 1_000_000)
         elif fault == "redirect":
@@ -227,8 +229,10 @@ class ChatServer:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
         head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n{more}\r\n"
-        writer.write(head.encode("latin1") + data)
-        await writer.drain()
+        writer.write(head.encode("latin1"))
+        for start in range(0, len(data), 1 << 16):  # in pieces: a reader's memory is measured in this process
+            writer.write(memoryview(data)[start : start + (1 << 16)])
+            await writer.drain()
 
     def _write(self, what: str, key: tuple[str, str]) -> None:
         if self.log:
