@@ -18,17 +18,22 @@ from typing import Any
 SCRATCH = Path("build/bench")
 PHOTOGRAPHS = Path("demo/pool/photographs")
 
+_CPU_INFO = Path("/proc/cpuinfo")
+_FLAGS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")  # how fast models are depends on the first that a CPU has
 _ORIENTATION = 0x0112
 _SIZES = range(20_000, 60_001)  # bytes of a JPEG of a web pool
 _QUALITIES = (85, 75, 92, 65, 96, 50, 35)  # in this order, until the size is right
 
 
 def machine(libraries: Sequence[str] = ("ray", "polars", "pyarrow", "pillow")) -> str:
-    """Cores, memory, load and versions: what a number depends on besides the code."""
+    """Cores and how they multiply, memory, load and versions: what a number depends on besides the code."""
+    flags = _CPU_INFO.read_text().split() if _CPU_INFO.is_file() else []
+    multiplies = next((f" with {flag}" for flag in _FLAGS if flag in flags), "")
     ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     versions = ", ".join(f"{name} {version(name)}" for name in libraries)
     return (
-        f"{platform.machine()}, {os.cpu_count()} cores, {ram:.0f} GiB RAM, load {os.getloadavg()[0]:.1f} at the start; "
+        f"{platform.machine()}{multiplies}, {os.cpu_count()} cores, {ram:.0f} GiB RAM, "
+        f"load {os.getloadavg()[0]:.1f} at the start; "
         f"Python {platform.python_version()}, {versions}"
     )
 

@@ -153,7 +153,8 @@ def clip_accuracy(encoder: str) -> tuple[str, ...]:
     import pyarrow as pa
     from draft import embed
 
-    from filters.clip import Clip, ClipText
+    from filters.clip import Clip
+    from filters.clip_text import ClipText
     from manifests.embeddings import to_matrix
 
     images, texts = [], []

@@ -1,4 +1,4 @@
-"""CLIP embeddings by open_clip: unit vectors, computed once per image and once per text.
+"""Image embeddings by open_clip: unit vectors, computed once per image.
 
 Later stages (aesthetic score, similarity, clusters, duplicates) read the stored embeddings.
 CLIP: Radford et al. 2021, arXiv 2103.00020. The open weights: Cherti et al. 2023, arXiv 2212.07143.
@@ -21,15 +21,13 @@ from PIL.Image import Image
 from core.errors import BadSampleError
 from core.images import decode
 from core.precision import HasPrecision
-from core.stages import Facts, ImageFacts, ImageStage, LoadedStage
-from filters.open_clip_encoder import OpenClipModel, check_encoder, dimensions, tokenizer, weights_of
-from filters.text_embeddings import DEFAULT_TEXTS, Texts, check_texts, embed_texts, text_columns, text_remedy
+from core.stages import ImageFacts, ImageStage
+from filters.clip_text import ClipText
+from filters.open_clip_encoder import LICENCES, OpenClipModel, check_encoder, dimensions, weights_of
 from manifests.embeddings import embedding_column, from_matrix
 
 if TYPE_CHECKING:
     import torch
-
-_LICENCES = {"ViT-L-14/openai": "MIT", "ViT-B-32/openai": "MIT"}
 
 
 class Clip(HasPrecision, ImageStage):
@@ -56,7 +54,7 @@ class Clip(HasPrecision, ImageStage):
 
     @property
     def models(self) -> Mapping[str, str | None]:
-        return {self.encoder: _LICENCES.get(self.encoder)}
+        return {self.encoder: LICENCES.get(self.encoder)}
 
     @property
     def model_files(self) -> Mapping[str, str]:
@@ -67,52 +65,6 @@ class Clip(HasPrecision, ImageStage):
 
     def load(self) -> ImageTower:
         return ImageTower(OpenClipModel.load(self.encoder, self.name, self.precision), self.draft)
-
-
-class ClipText(HasPrecision, LoadedStage):
-    """Text embeddings by CLIP's text tower, by default of the coarse caption and, if there is one, of the alt text.
-
-    Attributes:
-        encoder: As for `clip`; `similarity` needs the same encoder for both.
-        texts: The texts to embed: captions of earlier stages, `alt_text`, or `pool.X`, column X of the pool's Parquet
-            files. A caption that is empty is an error of its row; alt texts and texts of the pool may be missing.
-    """
-
-    name: ClassVar = "clip_text"
-    added_settings: ClassVar = ("texts",)
-    gpus: ClassVar = 1
-    preload: ClassVar = ("open_clip",)
-    encoder: str
-    texts: Texts = DEFAULT_TEXTS
-
-    @property
-    def reads(self) -> Sequence[str]:
-        return self.texts
-
-    @property
-    def writes(self) -> pa.Schema:
-        return text_columns(self.texts, dimensions(self.encoder), self.encoder)
-
-    def remedy(self, column: str) -> str:
-        return text_remedy(column)
-
-    def validate_inputs(self, inputs: Mapping[str, pa.Field]) -> None:
-        check_texts(inputs)
-
-    @property
-    def models(self) -> Mapping[str, str | None]:
-        return {self.encoder: _LICENCES.get(self.encoder)}
-
-    @property
-    def model_files(self) -> Mapping[str, str]:
-        return {self.encoder: weights_of(self.encoder)}
-
-    def check_available(self) -> None:
-        check_encoder(self.encoder, self.name)
-
-    def load(self) -> TextTower:
-        model = OpenClipModel.load(self.encoder, self.name, self.precision)
-        return TextTower(model, tokenizer(self.encoder, self.name), self.texts, dimensions(self.encoder))
 
 
 class ImageTower(ImageFacts):
@@ -209,28 +161,6 @@ def _middle(image: Image) -> Image:
         return image
     left, top = max(0, (width - most) // 2), max(0, (height - most) // 2)
     return image.crop((left, top, left + min(width, most), top + min(height, most)))
-
-
-class TextTower(Facts):
-    """`Facts` of `clip_text`."""
-
-    def __init__(
-        self, model: OpenClipModel, tokenize: Callable[[list[str]], torch.Tensor], texts: Sequence[str], size: int
-    ) -> None:
-        self._model, self.provenance, self._tokenize = model, model.provenance, tokenize
-        self._texts, self._size = texts, size
-
-    def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Return raw text embeddings, (texts, dimensions). Texts beyond the tower's context are cut, as in training."""
-        import torch
-
-        with torch.inference_mode():
-            tokens = self._tokenize(list(texts)).to(self._model.device)
-            vectors: npt.NDArray[np.float32] = self._model.network.encode_text(tokens).float().cpu().numpy()
-        return vectors
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        return embed_texts(batch, self._texts, self.encode, self._size)
 
 
 def clip_encoder(encoder: str) -> Callable[[bytes | str, str], tuple[list[float], npt.NDArray[np.float32]]]:

@@ -16,7 +16,7 @@ from core.errors import UserError
 from core.paths import check_path
 from core.precision import HasPrecision, device_and_dtype
 from core.stages import Facts, LoadedStage
-from filters.clip import ClipText
+from filters.clip_text import ClipText
 from filters.conse import ConseText
 from filters.conse_classes import ENCODER
 from filters.nearest_texts import NearestTexts

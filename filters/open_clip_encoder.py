@@ -30,6 +30,9 @@ from core.pretrained import (
 if TYPE_CHECKING:
     import torch
 
+LICENCES = {"ViT-L-14/openai": "MIT", "ViT-B-32/openai": "MIT"}
+"""Of the weights of these encoders. Others are not known."""
+
 _CONFIG = "open_clip_config.json"
 _HUB = "hf-hub:"
 _WEIGHTS = (".safetensors", ".bin", ".pth")  # files that open_clip loads from a folder
@@ -71,7 +74,11 @@ class OpenClipModel:
             # OpenAI's and some other weights were trained with an approximate GELU. The architecture's name does not
             # say so: open_clip would only warn and compute different embeddings.
             network, _, transform = open_clip.create_model_and_transforms(
-                architecture, weights or None, force_quick_gelu=bool(known.get("quick_gelu")), weights_only=True
+                architecture,
+                weights or None,
+                force_quick_gelu=bool(known.get("quick_gelu")),
+                weights_only=True,
+                output_dict=False,
             )
             network = network.to(device, dtype).eval()
         provenance = {"weights": sha256([file]), "dtype": str(dtype).removeprefix("torch.")}

@@ -92,17 +92,30 @@ def save_blip2(folder: Path, language: str = "opt") -> Path:
     return folder
 
 
+CLIP = {
+    "embed_dim": 64,
+    "vision_cfg": {"image_size": 64, "layers": 2, "width": 64, "head_width": 16, "patch_size": 16},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 4, "layers": 2},
+}
+"""Of open_clip, with embeddings of 64 numbers."""
+
+
+def clip(kind: str = "CLIP", **text: object) -> Any:
+    """A network of open_clip's class `kind`, whose text tower has these settings too."""
+    import open_clip
+
+    model = getattr(open_clip, kind)(**{**CLIP, "text_cfg": {**CLIP["text_cfg"], **text}})
+    _widen(model)
+    return model.eval()
+
+
 def save_clip(folder: Path) -> Path:
     """An OpenCLIP folder, `local-dir:FOLDER`, with embeddings of 64 numbers and OpenCLIP's own tokenizer."""
     import open_clip
     from safetensors.torch import save_file
 
     config = {
-        "model_cfg": {
-            "embed_dim": 64,
-            "vision_cfg": {"image_size": 64, "layers": 2, "width": 64, "head_width": 16, "patch_size": 16},
-            "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 4, "layers": 2},
-        },
+        "model_cfg": CLIP,
         "preprocess_cfg": {
             "mean": list(open_clip.OPENAI_DATASET_MEAN),
             "std": list(open_clip.OPENAI_DATASET_STD),
@@ -112,9 +125,7 @@ def save_clip(folder: Path) -> Path:
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2))
-    model = open_clip.CLIP(**config["model_cfg"])
-    _widen(model)
-    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    save_file(clip().state_dict(), folder / "open_clip_model.safetensors")
     return folder
 
 

@@ -16,7 +16,7 @@ from manifests.tables import Table
 STAGES = {
     "aspect_ratio": "filters.aspect_ratio:AspectRatio",
     "clip": "filters.clip:Clip",
-    "clip_text": "filters.clip:ClipText",
+    "clip_text": "filters.clip_text:ClipText",
     "conse": "filters.conse:Conse",
     "conse_text": "filters.conse:ConseText",
     "aesthetic": "filters.aesthetic:Aesthetic",

@@ -12,7 +12,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from core.stages import Stage
-from filters.clip import ClipText
+from filters.clip_text import ClipText
 from manifests import Run, funnel
 from manifests.diversity import diversity
 from manifests.embeddings import embedding_column, from_matrix, to_matrix

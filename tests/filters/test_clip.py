@@ -21,9 +21,11 @@ import torch
 from PIL import Image
 
 from core.images import decode
-from filters.clip import Clip, ClipText, _stacked
+from filters.clip import Clip, _stacked
+from filters.clip_text import ClipText
 from filters.open_clip_encoder import _named_weights, dimensions
-from manifests.embeddings import encoder_of, to_matrix
+from manifests.embeddings import encoder_of
+from tests.filters.vectors import check_tolerance, vectors
 from tests.pipeline.execution.pipelines import compute_images
 
 
@@ -36,12 +38,6 @@ def encoded(photo: Image.Image, format_: str, **options: object) -> bytes:
 @pytest.fixture(scope="module")
 def photos(photographs: list[Path]) -> list[bytes]:
     return [path.read_bytes() for path in photographs]
-
-
-def vectors(facts: pa.Table, name: str = "image_embedding") -> np.ndarray:
-    matrix, errors = to_matrix(facts[name])
-    assert errors == [None] * len(matrix)
-    return matrix
 
 
 def test_exact_preparation_equals_the_open_clip_transform(tiny_clip: Path, photos: list[bytes]) -> None:
@@ -67,22 +63,6 @@ def test_bfloat16_image_vectors_are_within_the_tolerance(tiny_clip: Path, photos
     assert (exact.provenance["dtype"], rounded.provenance["dtype"]) == ("float32", "bfloat16")
 
 
-def test_bfloat16_text_vectors_are_within_the_tolerance(tiny_clip: Path) -> None:
-    texts = ["a cat", "two dogs in the snow", "a red bus", "children on a beach", "the sky at night"]
-    batch = pa.table({"coarse_caption": texts, "alt_text": pa.nulls(len(texts), pa.string())})
-    towers = (ClipText(encoder=str(tiny_clip), precision=kind).load() for kind in ("float32", "bfloat16"))
-    check_tolerance(*(vectors(tower(batch), "text_embedding") for tower in towers))
-
-
-def check_tolerance(exact: np.ndarray, rounded: np.ndarray) -> None:
-    """The documented tolerance, for vectors that differ from each other far more (docs/decisions.md)."""
-    assert not np.array_equal(exact, rounded), "both in one float type"
-    cosines = (exact * rounded).sum(1)
-    assert cosines.mean() >= 0.999
-    assert cosines.min() >= 0.995
-    assert (exact @ exact.T)[np.triu_indices(len(exact), 1)].mean() < 0.95, "else any vector would pass"
-
-
 def test_large_jpegs_are_decoded_at_twice_the_model_size_or_more(tiny_clip: Path) -> None:
     tower = Clip(encoder=str(tiny_clip)).load()
     assert tower.side == 128
@@ -90,47 +70,6 @@ def test_large_jpegs_are_decoded_at_twice_the_model_size_or_more(tiny_clip: Path
     assert decode(large, tower.side).size == (300, 225), "an eighth would be 150×113"
     assert decode(large).size == (1200, 900)
     assert tower.prepare(decode(large, tower.side)).shape == (64, 64, 3)
-
-
-def test_texts_equal_open_clip_and_missing_texts_are_null(tiny_clip: Path) -> None:
-    texts = ["a cat", "two dogs in the snow", "a cat"]
-    network = open_clip.create_model(f"local-dir:{tiny_clip}").eval()
-    tokens = open_clip.get_tokenizer(f"local-dir:{tiny_clip}")(texts)
-    with torch.inference_mode():
-        theirs = network.encode_text(tokens, normalize=True).numpy()
-    stage = ClipText(encoder=str(tiny_clip), precision="float32")
-    batch = pa.table({"coarse_caption": [*texts, None, "  "], "alt_text": [None, "a cat", None, None, "a cat"]})
-    facts = stage.load()(batch)
-    assert facts.select(stage.writes.names).schema.equals(stage.writes)
-    assert (vectors(facts.slice(0, 3), "text_embedding") * theirs).sum(1) == pytest.approx(1, abs=1e-4)
-    assert facts["error"].to_pylist() == [None] * 3 + ["no text: the caption is empty"] * 2
-    alts = facts["alt_text_embedding"]
-    assert alts.is_valid().to_pylist() == [False, True, False, False, False], "a failed row has no facts"
-    assert alts[1].as_py() == pytest.approx(facts["text_embedding"][0].as_py(), abs=1e-3)
-
-
-def test_chosen_texts_have_columns_of_their_own(tiny_clip: Path) -> None:
-    stage = ClipText(encoder=str(tiny_clip), texts=("alt_text", "short_caption", "pool.title"))
-    names = ["alt_text_embedding", "short_caption_embedding", "pool_title_embedding"]
-    assert (tuple(stage.reads), stage.writes.names) == (("alt_text", "short_caption", "pool.title"), names)
-    texts = {"alt_text": ["a cat", None, "a cat"], "short_caption": ["two dogs", "a cat", " "]}
-    facts = stage.load()(pa.table({**texts, "pool.title": ["a cat", "a cat", None]}))
-    assert facts.select(names).schema.equals(stage.writes)
-    assert facts["error"].to_pylist() == [None, None, "no text: the caption is empty"]
-    valid = [facts[name].is_valid().to_pylist() for name in names]
-    assert valid == [[True, False, False], [True, True, False], [True, True, False]]
-    cat = facts["alt_text_embedding"][0].as_py()
-    for other in (facts["short_caption_embedding"][1], facts["pool_title_embedding"][1]):
-        assert other.as_py() == pytest.approx(cat, abs=1e-3)
-    alone = ClipText(encoder=str(tiny_clip), texts=("alt_text",)).load()(pa.table({"alt_text": ["a cat", None, ""]}))
-    assert alone["error"].to_pylist() == [None] * 3, "a missing alt text is no error"
-    assert alone["alt_text_embedding"].is_valid().to_pylist() == [True, False, False]
-
-
-def test_column_of_the_pool_without_texts_is_refused(tiny_clip: Path) -> None:
-    tower = ClipText(encoder=str(tiny_clip), texts=("pool.size",)).load()
-    with pytest.raises(ValueError, match=r"pool\.size is int64, not text: name another column in `texts`"):
-        tower(pa.table({"pool.size": [None, 3]}))
 
 
 def test_provenance_names_the_weights_and_columns_the_encoder(tiny_clip: Path) -> None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from filters.clip import ClipText
+from filters.clip_text import ClipText
 from filters.concepts import Concepts, NearestConcepts
 from filters.conse import Conse
 from manifests.embeddings import embedding_column, from_matrix, to_matrix
