@@ -26,7 +26,7 @@ _QUALITIES = (85, 75, 92, 65, 96, 50, 35)  # in this order, until the size is ri
 
 
 def machine(libraries: Sequence[str] = ("ray", "polars", "pyarrow", "pillow")) -> str:
-    """Cores and how they multiply, memory, load and versions: what a number depends on besides the code."""
+    """Cores and their matrix instructions, memory, load, versions: what a number depends on besides the code."""
     flags = _CPU_INFO.read_text().split() if _CPU_INFO.is_file() else []
     multiplies = next((f" with {flag}" for flag in _FLAGS if flag in flags), "")
     ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30

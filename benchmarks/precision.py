@@ -93,11 +93,15 @@ def _network(case: str, dtype: Any) -> Callable[[], object]:
     import open_clip
     import torch
 
+    from filters.unpadded_texts import encode_tokens
+
     name, _, what = case.partition(" ")
     if name.startswith("ViT"):
         clip = open_clip.create_model(name).eval().to(dtype)
         pixels, tokens = torch.randn(8, 3, 224, 224).to(dtype), open_clip.get_tokenizer(name)(TEXTS * 4)
-        return lambda: clip.encode_image(pixels) if what == "images" else clip.encode_text(tokens)
+        if what == "images":
+            return lambda: clip.encode_image(pixels)
+        return lambda: encode_tokens(clip, tokens, torch.device("cpu"))
     if name == "BLIP":
         return _blip(what, dtype)
     if name in ("OPT", "Qwen2"):

@@ -74,11 +74,7 @@ class OpenClipModel:
             # OpenAI's and some other weights were trained with an approximate GELU. The architecture's name does not
             # say so: open_clip would only warn and compute different embeddings.
             network, _, transform = open_clip.create_model_and_transforms(
-                architecture,
-                weights or None,
-                force_quick_gelu=bool(known.get("quick_gelu")),
-                weights_only=True,
-                output_dict=False,
+                architecture, weights or None, force_quick_gelu=bool(known.get("quick_gelu")), weights_only=True
             )
             network = network.to(device, dtype).eval()
         provenance = {"weights": sha256([file]), "dtype": str(dtype).removeprefix("torch.")}

@@ -14,25 +14,27 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _STEP = 16
-"""Tokens to which lengths are rounded up, so that a batch has few different ones."""
+"""Tokens to which lengths are rounded up, so that a batch has few different lengths."""
 
 
 def encode_tokens(network: Any, tokens: Tensor, device: torch.device) -> Tensor:
-    """Return embeddings of length 1, float32 (texts, dimensions), on the CPU.
+    """Return unit vectors, float32 (texts, dimensions), on the CPU. One thread at a time may use a network.
 
     Args:
-        network: Any model of open_clip. One that is not causal, or reads another place, gets all the padding.
+        network: Any model of open_clip. Unless its text tower is CLIP's own, causal and read at the token with the
+            highest number, it gets all the padding.
         tokens: (texts, context), on the CPU, as the tokenizer of the network pads them; at least one text.
         device: Where the network is.
     """
     import torch
+    from torch.nn.functional import normalize
 
     lengths, context = _lengths(network, tokens), tokens.shape[1]
     rows = [(lengths == length).nonzero()[:, 0] for length in sorted(set(lengths.tolist()))]
     with torch.inference_mode():
         cut = [tokens[some, : int(lengths[some[0]])].to(device) for some in rows]
         vectors = torch.cat([_encode(network, some, context).float().cpu() for some in cut])
-    return vectors[torch.cat(rows).argsort()]
+    return normalize(vectors, dim=-1)[torch.cat(rows).argsort()]
 
 
 def _lengths(network: Any, tokens: Tensor) -> Tensor:
@@ -47,17 +49,16 @@ def _lengths(network: Any, tokens: Tensor) -> Tensor:
     return (-(-ends // _STEP) * _STEP).clamp(max=context)
 
 
-def _encode(network: Any, tokens: Tensor, context: int) -> Tensor:
-    """Encode tokens, (texts, length). If they are shorter than the context, so are the network's tables of places."""
+def _encode(network: Any, tokens: Tensor, context: int) -> Any:
+    """Encode tokens, (texts, length); for less than the context with fewer position embeddings and a smaller mask."""
     from torch.func import functional_call
 
     length = tokens.shape[1]
     if length == context:
-        vectors: Tensor = network.encode_text(tokens, normalize=True)
-        return vectors
+        return network.encode_text(tokens)
     tables = {
         "positional_embedding": network.positional_embedding[:length],
         "attn_mask": network.attn_mask[:length, :length],
     }
-    _, vectors, *_ = functional_call(network, tables, kwargs={"text": tokens})
-    return vectors
+    found = functional_call(network, tables, kwargs={"text": tokens})
+    return found["text_features"] if network.output_dict else found[1]
