@@ -19,7 +19,7 @@ COUNTERS = {
 """Counters and their meaning. Ray's exporter adds `ray_` in front and `_total` at the end."""
 
 GAUGES = {
-    "vl3syn_images_per_second": "Rows per second, from the first row that a worker took to the last one stored",
+    "vl3syn_rows_per_second": "Rows per second, from the first row that a worker took to the last one stored",
     "vl3syn_model_idle_share": "Share of the workers' time in which their model waited for images",
     "vl3syn_rows_waiting": "Rows (in the index: files) that are not stored yet",
 }
@@ -61,7 +61,7 @@ class Metrics:
                 _metric(name).inc(added, tags={**tags, "reason": reason} if reason else tags)
                 self._counted[name, reason] = value
         gauges = {
-            "vl3syn_images_per_second": tally.rate,
+            "vl3syn_rows_per_second": tally.rate,
             "vl3syn_model_idle_share": tally.idle,
             "vl3syn_rows_waiting": waiting,
         }

@@ -60,7 +60,7 @@ def test_metrics_are_exported_and_end_at_the_funnels_rows(tmp_path: Path) -> Non
     assert after["ray_vl3syn_bytes_read_total", "gated", ""] == pytest.approx(
         sum(path.stat().st_size for path in (tmp_path / "pool").iterdir() if path.name != "000-broken.png")
     )
-    assert during["ray_vl3syn_images_per_second", "gated", ""] > 0
+    assert during["ray_vl3syn_rows_per_second", "gated", ""] > 0
     of_captions = {"ray_vl3syn_caption_tokens_total", "ray_vl3syn_model_idle_share"}
     metrics = {f"ray_{name}_total" for name in COUNTERS} | {f"ray_{name}" for name in GAUGES}
     assert {name for name, _, _ in {**during, **after}} == metrics - of_captions
