@@ -7,6 +7,7 @@ import datetime
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -29,6 +30,7 @@ def main(about: str | None) -> None:
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=[*WORKS, TRAINING], help="these works; all by default")
     parser.add_argument("--rows", type=int, help="images, instead of each work's own number")
+    parser.add_argument("--without", nargs="+", default=[], metavar="NAME", help="leave these out, such as 'a loop'")
     parser.add_argument("--rounds", type=int, default=3, help="rounds (default %(default)s)")
     parser.add_argument(
         "--build", type=Path, default=Path("build/peers"), help="for what is made (default %(default)s)"
@@ -39,8 +41,8 @@ def main(about: str | None) -> None:
     parser.add_argument("--table", action="store_true", help="measure nothing, write the table of the stored results")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_args()
-    if args.write and args.rows:
-        parser.error("--write is for works at their own sizes")
+    if args.write and (args.rows or args.without):
+        parser.error("--write is for works at their own sizes, with all that do them")
     if args.table:
         write(table.stored() or {"works": []})
         return
@@ -60,7 +62,7 @@ def main(about: str | None) -> None:
                 if name != TRAINING:
                     WORKS[name].contenders(place, args.rows or WORKS[name].rows)
                 continue
-            done = training(args.rounds) if name == TRAINING else [run(WORKS[name], place, args.rows, args.rounds)]
+            done = training(args.rounds) if name == TRAINING else [run(WORKS[name], place, args)]
         works += [{**work, "measured": measured} for work in done]
         if args.write:  # after each work: the next one may fail
             write(table.merged(table.stored(), works))
@@ -69,21 +71,28 @@ def main(about: str | None) -> None:
         print(json.dumps(results, indent=2) if args.json else table.text(results))
 
 
-def run(work: Work, place: Place, asked: int | None, rounds: int) -> dict[str, Any]:
+def run(work: Work, place: Place, args: argparse.Namespace) -> dict[str, Any]:
     """All rounds of a work, over its own number of images unless another one is asked for."""
-    rows = asked or work.rows
-    warm = work.contenders(place, min(rows, WARM))
+    rows = args.rows or work.rows
+    warm, contenders = (_without(args.without, work.contenders(place, number)) for number in (min(rows, WARM), rows))
     compare(work, {contender.name: attempt(contender, place)[1] for contender in warm})
-    contenders = work.contenders(place, rows)
     runs: dict[str, list[Any]] = {contender.name: [] for contender in contenders}
     found: dict[str, Found] = {}
-    for number in range(rounds):
+    for number in range(args.rounds):
         for contender in contenders:
             print(f"{work.name}, round {number + 1}: {contender.name}", file=sys.stderr)
             measured, found[contender.name] = attempt(contender, place)
             runs[contender.name].append(asdict(measured))
         compare(work, found)  # in each round: a difference should not be found after the last one
     return {"work": work.name, "count": rows, "unit": "images", "runs": runs}
+
+
+def _without(names: Sequence[str], contenders: Sequence[Contender]) -> list[Contender]:
+    """Return the contenders but for these. The first one stays: it is what the others are compared with."""
+    others = [contender.name for contender in contenders[1:]]
+    if unknown := sorted({*names} - {*others}):
+        sys.exit(f"--without {unknown[0]!r}: it can leave out {', '.join(others)}")
+    return [contender for contender in contenders if contender.name not in names]
 
 
 def attempt(contender: Contender, place: Place) -> tuple[Measured, Found]:

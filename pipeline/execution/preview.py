@@ -15,53 +15,25 @@ from core.pretrained import is_local, stored_bytes
 from core.stages import Stage
 from manifests.embeddings import is_embedding
 from manifests.run import Run, index_table
-from manifests.schemas import INDEX
 from manifests.storage import Folder
 from manifests.tables import Table
 from manifests.verdict import PENDING, StoredStage, advance, valid_ids
 from pipeline.execution.fitting import resolve_fitted
 from pipeline.execution.grouping import group_column
-from pipeline.execution.index import check_ids, open_pool, unread
+from pipeline.execution.index import check_ids, open_pool
 from pipeline.execution.local_workers import is_for_local_workers
 from pipeline.execution.placement import is_for_driver, place_locally
 from pipeline.execution.planner import stored_table
+from pipeline.execution.pool_preview import PoolPreview, preview_pool
 from pipeline.execution.runner import check_run, check_step, never_ran, stored_stage
 from pipeline.execution.stage_job import read_groups, rows_to_compute
-from pipeline.execution.stored_ids import keep_ids
 from pipeline.pools import Listing
 from pipeline.recipe import Recipe, Step
-
-_FEW_SHARDS, _FEW_BYTES = 2_000, 256 << 20
-"""Up to these limits, the headers of a pool's new shards are read to count its images."""
 
 PACKAGES = "packages: "
 """Begin of `ModelPreview.weights` of a model whose weights packages carry."""
 
 _MANY = 1 << 40  # rows, where their number is not known: where a stage runs then is where a large job runs
-
-
-@dataclass(frozen=True)
-class PoolPreview:
-    """The pool.
-
-    Attributes:
-        kind, where: As the recipe names it.
-        shards: Its shards.
-        unread: Shards that are not indexed, or changed.
-        indexed: Rows of the run's index.
-        new: Rows that the unread shards would add; None: unknown until they are read.
-        usable: Rows without an error, indexed and new; None: unknown.
-        image_bytes: Bytes of the usable images; None: unknown, or there are only URLs.
-    """
-
-    kind: str
-    where: str
-    shards: int
-    unread: int
-    indexed: int
-    new: int | None
-    usable: int | None
-    image_bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -154,7 +126,7 @@ def preview(recipe: Recipe, url: str, refit: bool = False) -> tuple[Preview, Lis
     if not refused:
         check_run(recipe, url)
     run = Run(url, folder, {})
-    pool, gone = _pool(recipe, run, listing)
+    pool, gone = preview_pool(recipe, run, listing)
     if not pool.unread:
         check_ids(index, recipe.pool)
     stages = tuple(_stages(run, recipe, pool, gone, lacks))
@@ -177,56 +149,6 @@ def _over_clips(recipe: Recipe, url: str, refit: bool) -> Iterator[StagePreview]
     for step in part.steps:
         problem = _lacks(step, part, index) if step.name in missing else None
         yield replace(_stage(step, stored_stage(run, step), None, False, problem), runs="")
-
-
-def _pool(recipe: Recipe, run: Run, listing: Listing) -> tuple[PoolPreview, pl.DataFrame]:
-    """Return the pool, and the indexed rows (column `id`) that unread shards replace."""
-    table = run.index
-    shards = unread(table, listing, recipe.pool).shards
-    fine = pl.col("error").is_null()
-    again = pl.col("shard").is_in(shards["path"].to_pylist())
-    stored = table.scan(["id", "shard", "error", "bytes"]).with_columns(again=again)
-    counts = stored.select(
-        pl.len(),
-        (fine & ~pl.col("again")).sum(),
-        pl.col("bytes").filter(fine & ~pl.col("again")).sum(),
-    )
-    rows, staying, staying_bytes = counts.collect(engine="streaming").row(0)
-    replaced = stored.filter("again").select("id").collect(engine="streaming")
-    read = _rows_of(recipe, listing, shards, table)
-    new = usable = size = None
-    if read is not None:
-        new = read.join(replaced, on="id", how="anti").height
-        usable, size = read.filter(fine).height, int(read.filter(fine)["bytes"].sum())
-        replaced = replaced.join(read.filter(fine), on="id", how="anti")
-    elif recipe.pool.shard_is_image:
-        new, usable, size = shards.num_rows - replaced.height, shards.num_rows, sum(shards["bytes"].to_pylist())
-    seen = PoolPreview(
-        kind=recipe.pool.kind,
-        where=recipe.pool.where,
-        shards=listing.shards.num_rows,
-        unread=shards.num_rows,
-        indexed=rows,
-        new=new,
-        usable=None if usable is None else staying + usable,
-        image_bytes=None if size is None or not recipe.pool.has_images else staying_bytes + size,
-    )
-    return seen, replaced
-
-
-def _rows_of(recipe: Recipe, listing: Listing, shards: pa.Table, index: Table) -> pl.DataFrame | None:
-    """Return `id`, `error` and `bytes` of the rows of few, small shards, with the ids that a run gives them."""
-    if shards.num_rows > _FEW_SHARDS or sum(recipe.pool.work(shards)) > _FEW_BYTES:
-        return None
-    columns = ["id", "error", "bytes"]
-    read = [INDEX.empty_table().select(columns)]
-    together = recipe.pool.shard_is_image or not recipe.pool.bytes_are_work
-    step = max(shards.num_rows, 1) if together else 1  # lists unpack to much more than their bytes
-    for start in range(0, shards.num_rows, step):
-        chunk = shards.slice(start, step)
-        rows = keep_ids(recipe.pool.index(listing.root, chunk), chunk, recipe.pool, index)
-        read.append(rows.select(columns))
-    return pl.DataFrame(pa.concat_tables(read))
 
 
 def _stages(

@@ -134,6 +134,6 @@ def test_rows_of_a_large_pool_are_unknown_until_its_index(
         archive.add(pool, "pool")
     recipe = parse_recipe({"name": "t", "pool": {"tars": str(tmp_path / "0.tar")}, "stages": [ASPECT]}, "t")
     assert preview(recipe, str(tmp_path / "run"))[0].pool.new == 5
-    monkeypatch.setattr("pipeline.execution.preview._FEW_BYTES", 100)
+    monkeypatch.setattr("pipeline.execution.pool_preview._FEW_BYTES", 100)
     plan, _ = preview(recipe, str(tmp_path / "run"))
     assert (plan.pool.new, plan.pool.usable, plan.stages[0].to_compute, plan.fact_bytes) == (None, None, None, None)
