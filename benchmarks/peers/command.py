@@ -74,7 +74,7 @@ def main(about: str | None) -> None:
 def run(work: Work, place: Place, args: argparse.Namespace) -> dict[str, Any]:
     """All rounds of a work, over its own number of images unless another one is asked for."""
     rows = args.rows or work.rows
-    warm, contenders = (_without(args.without, work.contenders(place, number)) for number in (min(rows, WARM), rows))
+    warm, contenders = (without(args.without, work.contenders(place, number)) for number in (min(rows, WARM), rows))
     compare(work, {contender.name: attempt(contender, place)[1] for contender in warm})
     runs: dict[str, list[Any]] = {contender.name: [] for contender in contenders}
     found: dict[str, Found] = {}
@@ -87,7 +87,7 @@ def run(work: Work, place: Place, args: argparse.Namespace) -> dict[str, Any]:
     return {"work": work.name, "count": rows, "unit": "images", "runs": runs}
 
 
-def _without(names: Sequence[str], contenders: Sequence[Contender]) -> list[Contender]:
+def without(names: Sequence[str], contenders: Sequence[Contender]) -> list[Contender]:
     """Return the contenders but for these. The first one stays: it is what the others are compared with."""
     others = [contender.name for contender in contenders[1:]]
     if unknown := sorted({*names} - {*others}):

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from peers import table
-from peers.contender import differences
+from peers.command import without
+from peers.contender import Contender, differences
 from peers.environments import REQUIREMENTS
 from peers.measure import measure
 
@@ -88,6 +89,14 @@ def test_results_that_differ_are_told() -> None:
     assert differences(ours, {"b.jpg": (2.0, 0.5), "a.jpg": (1.0, 0.51)}, 0.02) == ""
     assert differences(ours, {"a.jpg": (1.0, 0.5), "b.jpg": (2.1, 0.5)}, 0.02) == "b.jpg: (2.0, 0.5) and (2.1, 0.5)"
     assert "1 images only one of them keeps, such as b.jpg" in differences(ours, {"a.jpg": (1.0, 0.5)}, 0.02)
+
+
+def test_others_than_the_first_contender_can_be_left_out() -> None:
+    a, b, c = (Contender(name, lambda _: [], lambda _: {}) for name in "abc")
+    assert without(["b"], [a, b, c]) == [a, c]
+    for name in ("a", "d"):
+        with pytest.raises(SystemExit, match=f"^--without '{name}': it can leave out b, c$"):
+            without([name], [a, b, c])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
