@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from core.containers import open_film
 from core.errors import BadSampleError
-from core.film_length import LOST, start_of
+from core.film_length import LOST
+from core.film_seeking import decode_from
 from core.films import FilmFile
 from core.frame_counting import Count, count_frames, counted, has_times
 from core.frame_pixels import FrameConverter
@@ -92,26 +93,10 @@ def _timed(
     if counting:
         yield from counted(container.decode(stream), counting)
         return
-    if stream.start_time is not None:
-        seek_before(container, stream, start_of(stream, 0.0) + start)
-    yield from timed(container.decode(stream), stream)
-
-
-def seek_before(container: Any, stream: Any, time: float) -> None:
-    """Seek to a key frame that is shown at `time` or before it, in seconds of the stream's own clock.
-
-    Containers find key frames by their decoding times, which may lead to one that is shown too late. Then earlier ones
-    are tried, and at last the start of the file.
-    """
-    base, back = stream.time_base, 0.0
-    while back <= time + 1:
-        container.seek(int((time - back) / base), stream=stream)
-        first = next((packet for packet in container.demux(stream) if packet.size), None)
-        if first is not None and first.is_keyframe and first.pts is not None and first.pts * base <= time + EDGE / 2:
-            break
-        back = 2 * back + 1
-    target = int((time - back) / base) if back <= time + 1 else -(2**62)
-    container.seek(target, stream=stream)
+    if stream.start_time is None:
+        yield from timed(container.decode(stream), stream)
+    else:
+        yield from decode_from(container, stream, start)
 
 
 def check_end(film: FilmFile, start: float, end: float, last: float) -> None:

@@ -16,9 +16,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from core.clip_frames import TimedFrame, check_end, frames_between, has_frame_times, seek_before
+from core.clip_frames import TimedFrame, check_end, frames_between, has_frame_times
 from core.containers import open_film
 from core.errors import BadSampleError, UserError
+from core.film_seeking import seek_before
 from core.films import FilmFile
 from core.frame_sampling import EDGE
 from core.frame_times import UnusableTimesError

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 from core.containers import open_film
 from core.errors import BadSampleError
-from core.film_length import LOST, start_of
+from core.film_length import LOST
+from core.film_seeking import decode_from
 from core.films import FilmFile
 from core.frame_counting import Count, count_frames, counted
 from core.frame_folders import read_frame
@@ -137,11 +138,10 @@ def _timed(container: Any, stream: Any, video: Video, taken: list[Kept]) -> Iter
     while True:
         target = video.moments[len(taken)]
         jump = may_seek and target - position > SEEK_GAP
-        if jump:
-            container.seek(int((target + start_of(stream, 0.0)) / stream.time_base), stream=stream)
+        frames = decode_from(container, stream, target) if jump else timed(container.decode(stream), stream)
         landed = False
         try:
-            for at, frame in timed(container.decode(stream), stream):
+            for at, frame in frames:
                 if jump and not landed:
                     landed, may_seek = True, at > position  # no key frame in between: continue without seeking
                 yield at, frame

@@ -61,6 +61,7 @@ class Frames(ImageStage):
     """
 
     name: ClassVar = "frames"
+    version: ClassVar = 2  # 1 took frames of other times where a seek led too far, as in MPEG-TS
     writes: ClassVar = pa.schema(
         [
             column("motion", pa.float32(), "Mean change between sampled frames, grey levels; null: one frame", 0, 255),
