@@ -186,9 +186,15 @@ class QuestionWriter(ImageFacts):
                 draft.answers.append(answer)
                 if answer.error and answer.retry:
                     draft.fail(answer, "blind check: ")
-                blind = None if answer.error else is_same_answer(question, self._stripped(answer))
-                checked.append(question._replace(blind=blind))
+                checked.append(question._replace(blind=self._is_blind(question, answer)))
             draft.questions = checked
+
+    def _is_blind(self, question: ClipQuestion, answer: Answer) -> bool | None:
+        """Return whether a model answers the question without the clip; None if its answer does not show it."""
+        said = "" if answer.error else self._stripped(answer)
+        if is_blank(said):  # such as after reasoning that took all tokens
+            return None
+        return is_same_answer(question, said) or (None if answer.cut else False)
 
     def _stripped(self, answer: Answer) -> str:
         return strip(answer.text, self._end_tokens, self._reasoning_tags, answer.reasoned).text

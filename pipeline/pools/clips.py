@@ -158,12 +158,14 @@ def _films(run: Run, paths: Iterable[str]) -> dict[str, dict[str, Any]]:
 def _clip_row(film: Mapping[str, Any], piece: Piece, shard: Shard) -> Row:
     start, end = _span(piece)
     of_film = {name: film[name] for name in _OF_FILM}
+    key, scene = f"{start:.3f}-{end:.3f}", f"{piece.scene_start:.3f}-{piece.scene_end:.3f}"
     return {
         **of_film,
-        "id": image_id(str(film["id"]), f"{start:.3f}-{end:.3f}"),
+        # What a clip leaves out of its scene is a fact of the clip too: out of another scene it is another clip.
+        "id": image_id(str(film["id"]), key if key == scene else f"{key} of {scene}"),
         "shard": shard.path,
         "shard_bytes": shard.bytes,
-        "key": f"{start:.3f}-{end:.3f}",
+        "key": key,
         "duration": round(end - start, 3),
         "film_id": film["id"],
         "start": start,

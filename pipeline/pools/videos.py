@@ -123,7 +123,8 @@ class Videos(GlobPool):
                 f"{shard}/{key}", open=partial(self._member, root, shard, offset, length or 0), length=length
             )
         if shard.endswith(_TABLE):
-            return FilmFile(f"{shard}/{key}", open=partial(self._cell, root, shard, offset), length=length)
+            name = f"{shard}/{key}" if key == str(offset) else f"{shard}/{key}, row {offset}"  # paths may repeat
+            return FilmFile(name, open=partial(self._cell, root, shard, offset), length=length)
         place = f"{root.path}/{shard}" if root.local else None
         return FilmFile(shard, open=partial(self._opened, root, shard), length=length, place=place)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,28 @@ def test_permanent_error_of_a_blind_check_leaves_it_unchecked() -> None:
     with question_server(raw=refuse) as server:
         (row,) = rows(server, range(1), blind=True)
     assert (row["error"], row["question_count"], row["unchecked_questions"]) == (None, KEPT, KEPT)
+    assert {question["blind"] for question in row["questions"]} == {None}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": "", "reasoning_content": "Well, without the clip", "finish_reason": "length"},
+        {"content": "<think>Well, without the clip", "finish_reason": "length"},
+        {"content": "This is not easy to say, for", "finish_reason": "length"},
+    ],
+)
+def test_blind_check_without_an_answer_leaves_it_unchecked(message: dict[str, str]) -> None:
+    """The model reasons until its tokens are used up, or is cut before it says what it thinks."""
+    finish = {"finish_reason": message["finish_reason"], "message": {**message, "role": "assistant"}}
+    body = json.dumps({"choices": [finish]}).encode()
+
+    def answer(key: tuple[str, str]) -> Any:
+        return (200, {}, body) if server.prompts[key[1]].startswith("Answer the question") else None
+
+    with question_server(raw=answer) as server:
+        (row,) = rows(server, range(1), blind=True)
+    assert (row["error"], row["usable_questions"], row["unchecked_questions"]) == (None, KEPT, KEPT)
     assert {question["blind"] for question in row["questions"]} == {None}
 
 
