@@ -236,15 +236,16 @@ class Folder:
         with file.open("rb") as source, self.writing(name) as target:
             shutil.copyfileobj(source, target, 1 << 18)  # larger pieces take four times as long
 
-    def sweep_aside(self) -> int:
-        """Delete temporary files older than an hour, which killed writers left. Return how many were deleted.
+    def sweep_aside(self, older_than: float = _ASIDE_LIFETIME_S) -> int:
+        """Delete temporary files, which killed writers left. Return how many were deleted.
 
-        The files of running writers are younger.
+        Args:
+            older_than: Their least age in seconds. The files of running writers are younger than an hour.
         """
         if not self.local:
             return 0
         aside = [f for f in self.files() if f.base_name.startswith(ASIDE)]
-        stale = [f.path for f in aside if time.time() - f.mtime_ns / 1e9 > _ASIDE_LIFETIME_S]
+        stale = [f.path for f in aside if time.time() - f.mtime_ns / 1e9 >= older_than]
         for path in stale:
             Path(path).unlink(missing_ok=True)
         return len(stale)

@@ -40,7 +40,7 @@ from pipeline.publishing.published_columns import (
     stage_tables,
     subsets_of,
 )
-from pipeline.publishing.removed_rows import without_removed
+from pipeline.publishing.removed_rows import removed_of, without_removed
 from pipeline.publishing.shard_hashes import forget_hashes
 from pipeline.publishing.shard_job import ShardBlocks, write_blocks
 from pipeline.publishing.shard_writer import ShardWriter
@@ -120,11 +120,16 @@ def publish(
     if not listed.height:
         raise UserError("nothing to publish: the run keeps no image; `vl3syn funnel` says why")
     missing = _rows_of_missing_shards(publication, listed)
+    if removals:  # an image that is listed and not published yet may be removed by its URL
+        adopt_removals(publication, removed_of(run, missing.select("id").unique(), removals))
+        removals = removals_in(publication.lists)
     index, remaining = run.index.scan(["id"]), listed.filter(~pl.col("id").is_in(sorted(removals.ids)))
     refuse_foreign(missing.join(remaining, on="id", how="semi").select("id"), index, where)
     if removals:  # the pool may have lost images that were removed
         missing = missing.join(index.collect(engine="streaming"), on="id", how="semi", maintain_order="left")
     forget_hashes(publication, publication.names(missing["number"].unique()))
+    for subset in publication.subsets:
+        out.join(subset).sweep_aside()
     stats = _write_shards(run, recipe, publication, columns, missing, removals) if missing.height else None
     left_out = {id_: why for id_, why in publication.left_out().items() if int(id_) not in removals.ids}
     sizes = publication.sizes()

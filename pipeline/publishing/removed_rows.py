@@ -27,6 +27,12 @@ def identities_of_run(run: Run) -> pl.LazyFrame:
     return rows.rename({"shard": "source_shard", "key": "source_key"}).select(list(IDENTITY))
 
 
+def removed_of(run: Run, rows: pl.DataFrame, removals: Removals) -> Removals:
+    """Return the ids of those `rows` (column `id`) of a run that are removed, whatever names them."""
+    named = removals.fitting(identities_of_run(run).join(rows.lazy(), on="id", how="semi")).select("id")
+    return Removals(ids=frozenset(named.collect(engine="streaming")["id"].to_list()))
+
+
 def removed_from(out: Folder, shards: Shards, removals: Removals) -> pl.DataFrame:
     """Return the published images that are removed, as `IDENTITY`, with `name`, the shard that holds them."""
     found = look_up(out, shards, lambda rows: removals.fitting(rows).collect())

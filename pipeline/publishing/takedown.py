@@ -97,6 +97,8 @@ def take_down(orders: Orders, out: Folder, where: str, run: Run | None = None) -
     """
     publication = stored_publication(out, where) if not run or out.join(LISTS).exists(SETTINGS) else None
     if publication:
+        for subset in publication.subsets:  # of a killed writer: nobody else works here, and the images may be in them
+            publication.out.join(subset).sweep_aside(older_than=0)
         finish_takedowns(publication)
     shards: Shards = publication.existing() if publication else {}
     removed, requests = _removed_before(publication, run), orders.requests

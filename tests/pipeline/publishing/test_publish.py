@@ -41,7 +41,7 @@ MakeImages = Callable[..., Path]
 PYTHON = [sys.executable, "-m", "pipeline"]
 
 
-def captioned(pool: Path, url: Path, *more: str, **settings: Any) -> Run:
+def captioned(pool: Path, url: Path, *more: str, kind: str = "images", **settings: Any) -> Run:
     """A run over `pool` with short captions and more stages."""
     with chat_server() as server:
         engine = {"kind": "server", "url": server.url}
@@ -51,7 +51,7 @@ def captioned(pool: Path, url: Path, *more: str, **settings: Any) -> Run:
         ]
         for name in more:
             stages.append({"stage": name, **({"model": "m", "engine": engine} if "caption" in name else {})})
-        opened, _ = run_here({"name": "t", "pool": {"images": str(pool)}, "stages": stages}, url)
+        opened, _ = run_here({"name": "t", "pool": {kind: str(pool)}, "stages": stages}, url)
     return opened
 
 

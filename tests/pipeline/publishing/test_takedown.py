@@ -86,6 +86,17 @@ def test_removed_images_are_gone_and_other_bytes_are_the_same(tmp_path: Path, fo
     assert "41.png" not in json.dumps(log)
 
 
+def test_what_a_killed_writer_left_aside_goes_too(tmp_path: Path) -> None:
+    """A partial shard may hold the image, whether or not a whole shard does."""
+    out = published(Folder.at(tmp_path / "out"), "parquet", ("short", "detailed"))
+    aside = [out.join(subset).path + "/.aside-0123" for subset in ("short", "detailed")]
+    for request in ("7", "sha256:" + "0" * 64):
+        for path in aside:
+            Path(path).write_bytes(b"the image")
+        remove(out, request, missing_ok=True)
+        assert not any(map(os.path.exists, aside))
+
+
 def test_list_that_is_given_again_changes_nothing(tmp_path: Path) -> None:
     out = published(Folder.at(tmp_path / "out"))
     lines = ("7", "0.tar/41.png", f"{40:064x}", "http://x.org/42")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
+import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +24,7 @@ from pipeline.publishing.publish import publish as write_shards
 from pipeline.publishing.removal_requests import parse_requests
 from pipeline.publishing.takedown import Orders, TakenDown, removals_at, take_down
 from pipeline.recipe_file import Publish
+from tests.conftest import jpeg
 from tests.pipeline.publishing.test_publish import captioned, files, publish
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -32,8 +35,6 @@ Vl3syn = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory, engine: str) -> Path:
     """A run of 24 images and its publication, `run` and `out`."""
-    from tests.conftest import jpeg
-
     folder = tmp_path_factory.mktemp("takedown")
     (folder / "pool").mkdir()
     for number in range(24):
@@ -101,6 +102,28 @@ def test_card_and_counts_follow_a_takedown(folder: Path) -> None:
     assert (out / "README.md").read_text().partition("\n# ")[2] == body
     assert republish(folder) == rows - 2
     assert files(out) == again
+
+
+def test_url_keeps_out_an_image_that_waits_for_its_shard(tmp_path: Path) -> None:
+    """Its shard was lost, or not written before a kill: so the URL names no published image."""
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for number in range(12):
+            url = json.dumps({"url": f"https://images.example/{number}.jpg"}).encode()
+            for name, data in ((f"{number:03d}.jpg", jpeg(20 + number, 24, number)), (f"{number:03d}.json", url)):
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    run = captioned(tmp_path / "0.tar", tmp_path / "run", kind="tars")
+    assert publish(run, tmp_path / "out", rows_per_shard=4).rows == 12
+    shard = sorted((tmp_path / "out/data").iterdir())[1]
+    lost = pq.read_table(shard).to_pylist()[0]
+    shard.unlink()
+    orders = Orders(parse_requests([lost["url"]], "list"), "list", missing_ok=True)
+    assert take_down(orders, Folder.at(tmp_path / "out"), "out").unknown == (lost["url"],)
+    done = publish(run, tmp_path / "out", rows_per_shard=4)
+    keys = keys_in(tmp_path / "out")
+    assert (done.rows, len(keys), lost["source_key"] in keys) == (11, 11, False)
+    assert publish(run, tmp_path / "out", rows_per_shard=4).written == 0
 
 
 def test_run_publishes_nowhere_what_it_has_removed(folder: Path) -> None:
