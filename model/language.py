@@ -69,7 +69,7 @@ def check_language(model: Language) -> None:
 
     Raises:
         UserError: It does not pass segments on to its attention, is not built like Qwen2, changes the logits of its
-            head, or has layers without full attention.
+            head, or has layers without full attention or a window.
     """
     kind = model.config.model_type
     if not model._supports_attention_backend or model.base_model_prefix != "model":
@@ -81,6 +81,24 @@ def check_language(model: Language) -> None:
     if layers != {"full_attention"}:
         others = ", ".join(sorted(layers - {"full_attention"}))
         raise UserError(f"{kind} has layers with {others}: use a decoder with full attention only")
+    if _has_window(model.config):
+        raise UserError(
+            f"{kind} attends within a window (sliding_window {model.config.sliding_window!r}): set it to null in its "
+            "config.json, or use a decoder with full attention only"
+        )
+
+
+def _has_window(config: Any) -> bool:
+    """Return whether `generate` would attend within a window, which packed rows do not have.
+
+    Mistral, Mixtral, Phi3 and Starcoder2 mask by `sliding_window` alone, and `generate` makes its cache by it for any
+    decoder, even for Llama. Only a class that knows `layer_types` masks and caches by these instead.
+    """
+    window = getattr(config, "sliding_window", None)
+    if window is None or hasattr(type(config), "layer_types"):
+        return False
+    longest = getattr(config, "max_position_embeddings", None)
+    return not (isinstance(window, int) and isinstance(longest, int) and window >= longest)
 
 
 def generation_config(language: Language, max_new_tokens: int, temperature: float, top_p: float) -> GenerationConfig:

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.config import ModelConfig, preset
 from model.videollama3 import VideoLLaMA3
 from tests.model.oracles import IMAGE, Sample, ours_of, packed, their_name, whole_oracle
 
@@ -230,32 +229,6 @@ def test_checkpointing_changes_no_gradient(oracle: Any) -> None:
 def test_inputs_that_do_not_fit_are_refused(ours: VideoLLaMA3, change: dict[str, Any], advice: str) -> None:
     with pytest.raises(ValueError, match=advice):
         ours(**packed(SAMPLES["one image"]) | change)
-
-
-@pytest.mark.parametrize(
-    ("language", "advice"),
-    [
-        ({"model_type": "gpt2"}, "does not pass segments"),
-        ({"model_type": "nonsense"}, "nonsense"),
-        ({"model_type": "granite", "logits_scaling": 8.0}, "logits_scaling"),
-        ({"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}, "full attention only"),
-    ],
-)
-def test_language_model_without_segments_is_refused(language: dict[str, Any], advice: str) -> None:
-    tiny = preset("tiny")
-    with pytest.raises(ValueError, match=advice):
-        VideoLLaMA3(tiny.model_copy(update={"language": {**tiny.language, **language}}), "meta")
-
-
-@pytest.mark.parametrize("kind", ["llama", "qwen3"])
-def test_other_decoders_accept_packed_rows(kind: str) -> None:
-    tiny = preset("tiny")
-    model = VideoLLaMA3(ModelConfig(**{**dict(tiny), "language": {**tiny.language, "model_type": kind}}))
-    samples = list(SAMPLES.values())
-    with torch.no_grad():
-        row = model(**packed(*samples)).logits
-        single = torch.cat([model(**packed(sample)).logits for sample in samples])
-    torch.testing.assert_close(row, single, atol=1e-5, rtol=0)
 
 
 def test_packed_row_builds_no_full_mask(ours: VideoLLaMA3, monkeypatch: pytest.MonkeyPatch) -> None:
