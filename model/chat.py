@@ -173,7 +173,7 @@ class Chat:
         try:
             if cache is None:
                 cache = PromptCache.empty(self.model.language)
-            listener.reused = cache.crop(self.model.language, prompt.tokens)
+            listener.reused = cache.crop(prompt.tokens)
             with suppress(StoppedError):
                 self.model.generate(
                     prompt.input_ids.to(next(self.model.parameters()).device),

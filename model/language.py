@@ -69,7 +69,7 @@ def check_language(model: Language) -> None:
 
     Raises:
         UserError: It does not pass segments on to its attention, is not built like Qwen2, changes the logits of its
-            head, or has layers without full attention or a window.
+            head, has layers without full attention or a window, or rotates by the length of what it reads.
     """
     kind = model.config.model_type
     if not model._supports_attention_backend or model.base_model_prefix != "model":
@@ -86,6 +86,11 @@ def check_language(model: Language) -> None:
             f"{kind} attends within a window (sliding_window {model.config.sliding_window!r}): set it to null in its "
             "config.json, or use a decoder with full attention only"
         )
+    if rope := _rope_by_length(model.config):
+        raise UserError(
+            f"{kind} rotates all samples of a row by the longest (rope_type {rope}): use a decoder with rope_type "
+            "default, linear, yarn or llama3"
+        )
 
 
 def _has_window(config: Any) -> bool:
@@ -99,6 +104,17 @@ def _has_window(config: Any) -> bool:
         return False
     longest = getattr(config, "max_position_embeddings", None)
     return not (isinstance(window, int) and isinstance(longest, int) and window >= longest)
+
+
+def _rope_by_length(config: Any) -> str | None:
+    """Return the `rope_type` whose frequencies depend on the longest sample of a row or batch, or None.
+
+    `dynamic` also keeps the frequencies of a longer row for later ones. A key must depend on its position alone in
+    `generate`, too: caches keep it while the prompt grows.
+    """
+    rotary = getattr(config, "rope_parameters", None) or {}
+    kinds = [part.get("rope_type") for part in (rotary, *rotary.values()) if isinstance(part, dict)]  # or by layer type
+    return next((kind for kind in kinds if kind in ("dynamic", "longrope")), None)
 
 
 def generation_config(language: Language, max_new_tokens: int, temperature: float, top_p: float) -> GenerationConfig:
@@ -185,12 +201,6 @@ def _until_end(row: Tensor, ends: list[int] | None) -> Tensor:
         return row
     positions = torch.isin(row, torch.tensor(ends, device=row.device)).nonzero()
     return row[: int(positions[0]) + 1] if len(positions) else row
-
-
-def has_fixed_positions(language: Language) -> bool:
-    """Return whether a token's key depends on its position alone, and not on the length of what follows."""
-    rotary = getattr(language.config, "rope_parameters", None) or {}
-    return rotary.get("rope_type") not in ("dynamic", "longrope")
 
 
 def add_end_token(language: Language, token: int) -> None:

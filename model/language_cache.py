@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from core.errors import UserError
-from model.language import KeyValues, Language, continue_prompts, has_fixed_positions, name_of_key_values
+from model.language import KeyValues, Language, continue_prompts, name_of_key_values
 from model.listener import Listener, StoppedError
 
 if TYPE_CHECKING:
@@ -32,13 +31,7 @@ class LanguageCache:
     """
 
     def __init__(self, language: Language) -> None:
-        """Begin with nothing read.
-
-        Raises:
-            UserError: Keys depend on how long the prompt will become.
-        """
-        if not has_fixed_positions(language):
-            raise UserError("the keys of this language model change as a prompt grows: ask about a whole film instead")
+        """Begin with nothing read."""
         self.language = language
         self._clear()
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.language import KeyValues, Language, has_fixed_positions
+from model.language import KeyValues, Language
 from model.media_cache import CachedMedium
 
 Token = int | tuple[bytes, int]
@@ -75,13 +75,13 @@ class PromptCache:
 
         return PromptCache(DynamicCache(config=language.config))
 
-    def crop(self, language: Language, tokens: Sequence[Token]) -> int:
+    def crop(self, tokens: Sequence[Token]) -> int:
         """Drop what does not belong to a prompt, and its last token. Return the number of tokens that are left.
 
         The last token is read again, since what comes next is predicted from it.
         """
         length = self.key_values.get_seq_length()
-        most = min(length, len(self.tokens), len(tokens) - 1) if has_fixed_positions(language) else 0
+        most = min(length, len(self.tokens), len(tokens) - 1)
         pairs = zip(self.tokens[:most], tokens, strict=False)
         common = next((place for place, (ours, theirs) in enumerate(pairs) if ours != theirs), most)
         if common < length:

@@ -273,14 +273,6 @@ def test_long_message_is_read_in_portions(
     assert lengths.count(16) > 3
 
 
-def test_rotations_that_depend_on_the_length_start_anew(processor: Processor) -> None:
-    rope = {"rope_type": "dynamic", "rope_theta": 1e6, "factor": 4.0}
-    chat = _chat(_model(rope_parameters=rope, max_position_embeddings=4096), processor)
-    _ask(chat, "What?", PICTURE)
-    _ask(chat, "Sure?")
-    assert _reused(chat) == 0
-
-
 def test_other_files_and_options_are_other_media(
     model: VideoLLaMA3, processor: Processor, film: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -12,12 +12,20 @@ from model.config import ModelConfig, preset
 from model.videollama3 import VideoLLaMA3
 from tests.model.oracles import Sample, packed
 
+ROPE = {"rope_theta": 1e4, "factor": 4.0}
+LONG = {"short_factor": [1.0] * 8, "long_factor": [4.0] * 8, "original_max_position_embeddings": 16}
+BANDS = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}
 WINDOW = {"sliding_window": 8, "max_position_embeddings": 9}
 
 
 def _config(**language: Any) -> ModelConfig:
     tiny = preset("tiny")
     return tiny.model_copy(update={"language": {**tiny.language, **language}})
+
+
+def _rope(kind: str, **fields: Any) -> dict[str, Any]:
+    """Positions that are rescaled from 16 tokens on: samples of the tests are longer."""
+    return {"max_position_embeddings": 64, "rope_parameters": {"rope_type": kind, **ROPE, **fields}}
 
 
 @pytest.mark.parametrize(
@@ -57,11 +65,34 @@ def test_window_without_layer_types_is_refused(language: dict[str, Any]) -> None
 @pytest.mark.parametrize(
     "language",
     [
+        _rope("dynamic"),
+        _rope("longrope", **LONG),
+        {"model_type": "phi3", "pad_token_id": 0, **_rope("longrope", **LONG)},
+        {"rope_parameters": None, "rope_scaling": {"type": "dynamic", "factor": 4.0}},
+        {
+            "model_type": "mellum",
+            "layer_types": ["full_attention"] * 2,
+            "rope_parameters": {"full_attention": {"rope_type": "dynamic", **ROPE}},
+        },
+    ],
+)
+def test_positions_that_follow_the_longest_are_refused(language: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"rope_type (dynamic|longrope)") as caught:
+        VideoLLaMA3(_config(**language), "meta")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "language",
+    [
         {"model_type": "llama"},
         {"model_type": "qwen3"},
         {"sliding_window": 8, "use_sliding_window": False},
         {"model_type": "mistral", "sliding_window": None},
         {"model_type": "mistral", "sliding_window": 64, "max_position_embeddings": 64},
+        {"model_type": "llama", **_rope("linear")},
+        {"model_type": "llama", **_rope("yarn", original_max_position_embeddings=16)},
+        {"model_type": "llama", **_rope("llama3", **BANDS)},
     ],
 )
 def test_other_decoders_compute_packed_rows(language: dict[str, Any]) -> None:

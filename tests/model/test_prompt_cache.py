@@ -60,11 +60,11 @@ def test_crop_leaves_the_common_beginning(language: Any, ids: list[int], media: 
     kinds = {"a": _medium(b"a", 2), "b": _medium(b"b", 3), "c": _medium(b"c", 3)}
     cache = _read(language, Prompt.of(IDS, [kinds["a"], kinds["b"]], {VISUAL}))
     prompt = Prompt.of(ids, [kinds[name] for name in media], {VISUAL})
-    assert cache.crop(language, prompt.tokens) == cache.key_values.get_seq_length() == common
+    assert cache.crop(prompt.tokens) == cache.key_values.get_seq_length() == common
 
 
 def test_more_keys_than_known_tokens_are_dropped(language: Any) -> None:
     prompt = Prompt.of([1, 2, 3, 4, 5], [], {VISUAL})
     cache = _read(language, prompt)
     cache.tokens = prompt.tokens[:3]
-    assert cache.crop(language, prompt.tokens) == 3
+    assert cache.crop(prompt.tokens) == 3
