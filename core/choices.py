@@ -42,8 +42,8 @@ def choice_of(answer: str, options: Mapping[str, str]) -> str | None:
     """Return the letter of the option that an answer names, or None if it names none, or several.
 
     An answer names an option by (in this order) its letter or text after "answer is", "answer:", "best option" and
-    the like (the last counts), by its letter at the beginning (`B`, `(B)`, `B.`, `B) a boy`, `B a boy`), by its text,
-    by its letter or text after "option" or "choice", or by the only letter in brackets.
+    the like (the last counts), by its letter alone (`B`, `(B)`, `B.`), by its text, by its letter at the beginning
+    (`B) a boy`, `B a boy`), by its letter or text after "option" or "choice", or by the only letter in brackets.
 
     Args:
         answer: The answer of a model or a reference.
@@ -60,12 +60,16 @@ def choice_of(answer: str, options: Mapping[str, str]) -> str | None:
 
 def _named(text: str, options: Mapping[str, str]) -> str | None:
     """Return the option that a text begins with or consists of."""
-    if (match := _ALONE.fullmatch(text) or _AT_START.match(text)) and _is_option(match[1].upper(), options):
-        return match[1].upper()
-    if (match := _WITH_TEXT.fullmatch(text)) and _folded(match[2]) == _folded(options.get(match[1].upper(), "")):
+    if (match := _ALONE.fullmatch(text)) and _is_option(match[1].upper(), options):
         return match[1].upper()
     equal = [letter for letter, option in options.items() if _folded(option) == _folded(text)]
-    return equal[0] if len(equal) == 1 else None
+    if len(equal) == 1:  # before a letter at the start: "B. Smith" may be the text of option A
+        return equal[0]
+    if (match := _AT_START.match(text)) and _is_option(match[1], options):
+        return match[1]
+    if (match := _WITH_TEXT.fullmatch(text)) and _folded(match[2]) == _folded(options.get(match[1].upper(), "")):
+        return match[1].upper()
+    return None
 
 
 def _is_option(letter: str, options: Mapping[str, str]) -> bool:

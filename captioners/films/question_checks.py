@@ -101,15 +101,27 @@ def _stored(entry: WrittenQuestion, aspect: str, id_: int) -> ClipQuestion | Non
     if entry.form == "open":
         return ClipQuestion(aspect, "open", entry.question, entry.answer)
     options = _without_labels(entry.options)
-    letters = {chr(ord("A") + number): option for number, option in enumerate(options)}
     distinct = {tuple(word_list(option)) or option for option in options}
     if len(options) != OPTIONS or len(distinct) != OPTIONS or any(map(is_blank, options)):
         return None
-    letter = choice_of(entry.answer, letters)
-    if letter is None:
+    answer = _right_option(entry, options)
+    if answer is None:
         return None
-    answer, shuffled = letters[letter], shuffle(options, id_, entry.question)
+    shuffled = shuffle(options, id_, entry.question)
     return ClipQuestion(aspect, "choice", entry.question, answer, shuffled, shuffled.index(answer))
+
+
+def _right_option(entry: WrittenQuestion, options: Sequence[str]) -> str | None:
+    """Return the option that an answer names; None if it names none, or one by its text and another by its letter.
+
+    The prompt asks for the option's text, so an answer that is exactly an option means it, even if it is a letter too.
+    """
+    if entry.answer in entry.options:
+        return options[entry.options.index(entry.answer)]
+    letters = {chr(ord("A") + number): option for number, option in enumerate(options)}
+    named = letters.get(choice_of(entry.answer, letters) or "")
+    equal = [option for option in options if word_list(option) == word_list(entry.answer)]
+    return named if not equal or equal == [named] else None
 
 
 def shuffle(options: Sequence[str], id_: int, question: str) -> tuple[str, ...]:

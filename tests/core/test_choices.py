@@ -67,6 +67,12 @@ def test_option_is_named_by_the_text_of_one_option_only() -> None:
     assert choice_of("C", options_of(VIDEO_MME)) == "C"
 
 
+@pytest.mark.parametrize("answer", ["B. Smith", "b. smith.", "The answer is B. Smith.", "A", "A: B. Smith"])
+def test_whole_text_of_an_option_comes_before_its_first_letter(answer: str) -> None:
+    assert choice_of(answer, {"A": "B. Smith", "B": "C. Jones"}) == "A"
+    assert choice_of("B", {"A": "B", "B": "A"}) == "B"  # a letter alone is a letter
+
+
 def test_any_letter_is_an_option_of_a_question_without_options() -> None:
     assert choice_of("Answer: F", {}) == "F"
     assert choice_of("a boy", {}) is None

@@ -22,6 +22,12 @@ def test_choice_is_the_same_if_it_is_the_same_option(answer: str, same: bool) ->
     assert is_same_answer(CHOICE, answer) is same
 
 
+@pytest.mark.parametrize(("answer", "same"), [("B. Smith", True), ("A", True), ("B", False), ("C. Jones", False)])
+def test_initial_of_an_option_is_not_a_letter_of_one(answer: str, same: bool) -> None:
+    names = ("B. Smith", "C. Jones", "D. White", "A. Brown")
+    assert is_same_answer(ClipQuestion("count", "choice", "Who runs?", names[0], names, 0), answer) is same
+
+
 @pytest.mark.parametrize(
     ("answer", "same"),
     [("a red dog runs", True), ("A red dog ran.", True), ("A dog runs.", False), ("", False)],  # 100, 66, 56, 0

@@ -109,6 +109,30 @@ def test_number_that_is_an_option_is_its_text() -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "answer"),
+    [
+        (["C", "D", "E", "G"], "D"),  # also the letter of the last
+        (["B", "A", "D", "C"], "A"),
+        (["C. Jones", "A. Brown", "B. Smith", "D. White"], "B. Smith"),
+        (["C. Jones", "A. Brown", "B. Smith", "D. White"], "B. Smith."),
+        (["A. C", "B. D", "C. E", "D. G"], "B. D"),
+    ],
+)
+def test_text_of_an_option_comes_before_a_letter(options: list[str], answer: str) -> None:
+    (kept,), dropped = checked(choice(question="Which note is on the card?", options=options, answer=answer))
+    right = {"B. Smith.": "B. Smith", "B. D": "D"}.get(answer, answer)
+    assert (kept.answer, kept.options.index(right), dropped) == (right, kept.answer_index, {})
+
+
+@pytest.mark.parametrize("answer", ["(D)", "d", "D."])
+def test_letter_that_may_be_a_text_or_an_option_is_dropped(answer: str) -> None:
+    asked = choice(question="Which note is on the card?", options=["C", "D", "E", "G"], answer=answer)
+    assert checked(asked) == ([], {"unanswerable_questions": 1})
+    labelled = choice(question="Which note is on the card?", options=["A. C", "B. D", "C. E", "D. G"], answer=answer)
+    assert checked(labelled) == ([], {"unanswerable_questions": 1})
+
+
+@pytest.mark.parametrize(
     ("question", "is_duplicate"),
     [
         ("how many dogs  run across the field", True),
