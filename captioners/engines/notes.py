@@ -15,7 +15,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, SerializeAsAny, WithJsonSchema
 
 from captioners.engines.base import Answer, Engine, EngineConfig, Frame, Question, Sampling
-from captioners.markup import strip
+from captioners.markup import is_blank, strip
+from captioners.quality_checks import refused
 from core.control_tokens import as_words
 from core.errors import UserError
 from core.film_notes import Note, fitting, question_over
@@ -23,6 +24,7 @@ from core.film_notes import Note, fitting, question_over
 DESCRIBE = "These are frames of a part of a film. Describe what happens. Name people, objects, actions and places."
 """What is asked about each part. Ours."""
 
+_NOTHING = "the model says nothing of a part: raise max_new_tokens, or turn its reasoning off"
 
 PartEngine = Annotated[
     SerializeAsAny[EngineConfig],
@@ -177,29 +179,33 @@ class NotesEngine(Engine):
         failed = next((answer for answer in said if answer.error), None)
         if failed:
             return failed
-        texts = [as_words(strip(answer.text, reasoned=answer.reasoned).text) for answer in said]
-        if not all(texts):
-            return Answer(error="the model says nothing of a part: raise max_new_tokens, or turn its reasoning off")
-        notes = [Note(part.start, part.end, text) for part, text in zip(asked.parts, texts, strict=True)]
-        spent = list(said)
+        notes = list(said)
 
-        def ask(text: str) -> str:
-            prepared = self._answers.prepare(Question(None, text))
-            with self._answering:
-                (answer,) = self._answers([prepared])
-            spent.append(answer)
-            if answer.error:
-                raise _FailedError(answer)
-            return as_words(strip(answer.text, reasoned=answer.reasoned).text)
+        def sum_up(text: str) -> str:
+            notes.append(self._ask(text))
+            return _words(notes[-1])
 
         try:
-            short = fitting(notes, asked.question.prompt, self._fits, ask)
-            ask(question_over(short, asked.question.prompt))
+            told = [Note(part.start, part.end, _words(answer)) for part, answer in zip(asked.parts, said, strict=True)]
+            short = fitting(told, asked.question.prompt, self._fits, sum_up)
+            return _out_of(notes, self._ask(question_over(short, asked.question.prompt)))
         except _FailedError as failure:
             return failure.answer
         except UserError as error:
             return Answer(error=f"too long: {error}")
-        return spent[-1]._replace(prompt_tokens=_sum(spent, "prompt_tokens"), tokens=_sum(spent, "tokens"))
+
+    def _ask(self, text: str) -> Answer:
+        """Return the answer to a text.
+
+        Raises:
+            _FailedError: It is an error.
+        """
+        prepared = self._answers.prepare(Question(None, text))
+        with self._answering:
+            (answer,) = self._answers([prepared])
+        if answer.error:
+            raise _FailedError(answer)
+        return answer
 
     def _fits(self, text: str) -> bool:
         return len(text) <= self._settings.longest_text
@@ -209,6 +215,32 @@ def _groups(frames: Sequence[Frame], part: float) -> Iterator[list[Frame]]:
     """Yield the frames of each part of a clip."""
     for _, group in groupby(frames, lambda frame: int(frame.time // part)):
         yield list(group)
+
+
+def _words(note: Answer) -> str:
+    """Return what a note says, as the answering model reads it.
+
+    Raises:
+        _FailedError: It says nothing.
+    """
+    text = as_words(strip(note.text, reasoned=note.reasoned).text)
+    if is_blank(text):
+        raise _FailedError(Answer(error=_NOTHING))
+    return text
+
+
+def _out_of(notes: Sequence[Answer], last: Answer) -> Answer:
+    """Return the last answer with the tokens of all. It is cut or refused if a note is: then it lacks a part."""
+    said = [strip(note.text, reasoned=note.reasoned) for note in notes]
+    cut = any(note.cut or text.thinking for note, text in zip(notes, said, strict=True))
+    declined = any(note.refused or refused(text.text) for note, text in zip(notes, said, strict=True))
+    spent = [*notes, last]
+    return last._replace(
+        cut=bool(last.cut or cut),
+        refused=bool(last.refused or declined),
+        prompt_tokens=_sum(spent, "prompt_tokens"),
+        tokens=_sum(spent, "tokens"),
+    )
 
 
 def _sum(answers: Sequence[Answer], name: str) -> int | None:

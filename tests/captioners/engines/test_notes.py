@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +16,10 @@ from captioners.engines.notes import DESCRIBE, Notes, NotesEngine
 from captioners.engines.registry import read_engine
 from captioners.films.dense import DenseCaption
 from captioners.films.questions import Questions
+from captioners.films.summary import Summary
 from core.errors import UserError
-from tests.captioners.films.clips import server_engine
-from tests.chat_server import ChatServer, chat_server
+from tests.captioners.films.clips import clips, rows_of, server_engine
+from tests.chat_server import ChatServer, Raw, chat_server
 from tests.conftest import jpeg
 
 SAMPLING = Sampling(64, 0.0, 1.0, 0)
@@ -149,6 +152,57 @@ def test_part_without_words_is_an_error() -> None:
     with chat_server(words=lambda images, prompt: "<think>Hm.</think>") as server:
         (answer,) = asked(loaded(server), [0.0, 15.0])
     assert (answer.error or "").startswith("the model says nothing of a part: ")
+
+
+def summary_row(folder: Path, part: dict[str, Any] | None = None, summed_up: dict[str, Any] | None = None) -> Any:
+    """The summary of a clip of five parts; `part`, `summed_up`: what replaces the first part's choice, a sum-up's."""
+
+    asked: list[str] = []
+
+    def instead(key: tuple[str, str]) -> Raw | None:
+        prompt = server.prompts[key[1]]
+        asked.append(prompt)
+        changed = part if len(asked) == 1 else summed_up if "Sum them up" in prompt else None
+        said = "word " * 200 if DESCRIBE in prompt else "A dog runs over a field and barks."
+        choice = {"message": {"content": said}, "finish_reason": "stop"} | (changed or {})
+        return 200, {}, json.dumps({"choices": [choice]}).encode()
+
+    with chat_server(raw=instead) as server:
+        settings = {"kind": "notes", "frames": server_engine(server.url), "part": 1, "longest_text": 4600}
+        stage = Summary(model="m", source="frames", engine=settings)  # type: ignore[arg-type]
+        (row,) = rows_of(folder, stage, clips(1, 5))
+        assert part or any("Sum them up" in prompt for prompt in asked)
+    return row
+
+
+LONG = {"finish_reason": "length"}
+
+
+def test_answer_out_of_whole_notes_is_whole(tmp_path: Path) -> None:
+    row = summary_row(tmp_path)
+    assert (row["summary"], row["summary_cut"], row["summary_refused"]) == ("A dog runs over a field and barks.", 0, 0)
+
+
+@pytest.mark.parametrize("cut", [LONG, {"message": {"content": "A dog. <think>And then"}}], ids=["long", "thinking"])
+@pytest.mark.parametrize("which", ["part", "summed_up"])
+def test_answer_out_of_cut_notes_is_cut(tmp_path: Path, which: str, cut: dict[str, Any]) -> None:
+    row = summary_row(tmp_path, **{which: cut})
+    assert (row["error"], row["summary_cut"], row["summary_refused"]) == (None, 1, 0)
+
+
+@pytest.mark.parametrize("message", [{"content": "I can't assist with that. " * 20}, {"refusal": "No. " * 100}])
+@pytest.mark.parametrize("which", ["part", "summed_up"])
+def test_answer_out_of_refused_notes_is_refused(tmp_path: Path, which: str, message: dict[str, Any]) -> None:
+    row = summary_row(tmp_path, **{which: {"message": message}})
+    assert (row["error"], row["summary_cut"], row["summary_refused"]) == (None, 0, 1)
+
+
+@pytest.mark.parametrize("said", ["", "<think>Hm.</think>", "\u200b"])
+@pytest.mark.parametrize("which", ["part", "summed_up"])
+def test_note_without_words_is_an_error(tmp_path: Path, which: str, said: str) -> None:
+    row = summary_row(tmp_path, **{which: {"message": {"content": said}}})
+    assert (row["summary"], row["retry"]) == (None, False)
+    assert row["error"].startswith("the model says nothing of a part: ")
 
 
 def test_provenance_names_the_model_that_answers() -> None:
