@@ -12,8 +12,8 @@ import threading
 import time
 import uuid
 import zlib
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeAlias
 
 import polars as pl
 import pyarrow as pa
@@ -30,6 +30,8 @@ _PREFIX, _SUFFIX = "journal-", ".arrows"
 _CRC = "crc32"
 
 _BUFFER = 1 << 16  # bytes
+
+Outdated: TypeAlias = Callable[[pl.LazyFrame], Iterable[int]]
 
 _QUIET_S = 600.0
 """Seconds. A journal from another machine that has not grown for this long has no owner any more."""
@@ -88,11 +90,16 @@ class Journal:
         return [file for file in _journals(self._table) if file.base_name.startswith(f"{self._part}-")]
 
 
-def recover(table: Table) -> int:
+def recover(table: Table, outdated: Outdated | None = None) -> int:
     """Store the rows of journals that the table does not have yet as parts. Return the number of rows.
 
     Journals of ended jobs are deleted. Rows of a running job are copied, as that job stores its part itself. A job
     calls this before it reads which rows are stored.
+
+    Args:
+        table: The table.
+        outdated: Returns the ids of current rows that are to be computed again (`Stage.outdated`): a journal's rows
+            replace them.
     """
     if not table.folder.local:
         return 0
@@ -100,7 +107,7 @@ def recover(table: Table) -> int:
     left = {file.base_name for file in files if _is_left(file)}  # before reading: an owner may write, then end
     read = {file.base_name: _read(table, file) for file in files}
     writer = table.next_writer()
-    stored = _stored(table, [id_ for rows in read.values() for id_ in rows["id"].to_pylist()])
+    stored = _stored(table, [id_ for rows in read.values() for id_ in rows["id"].to_pylist()], outdated)
     recovered = 0
     for file in files:
         rows = read[file.base_name]
@@ -118,12 +125,13 @@ def recover(table: Table) -> int:
     return recovered
 
 
-def _stored(table: Table, ids: list[int]) -> set[int]:
-    """Return those of `ids` that have a stored row which need not be retried."""
+def _stored(table: Table, ids: list[int], outdated: Outdated | None) -> set[int]:
+    """Return those of `ids` that have a stored row which need be neither retried nor computed again."""
     if not ids:
         return set()
     rows = table.scan(["id", "retry"]).filter(~pl.col("retry") & pl.col("id").is_in(ids))
-    return set(rows.select("id").collect(engine="streaming")["id"])
+    stored = set(rows.select("id").collect(engine="streaming")["id"])
+    return stored.difference(outdated(table.scan().filter(pl.col("id").is_in(ids))) if outdated and stored else ())
 
 
 def _journals(table: Table) -> list[pafs.FileInfo]:

@@ -74,7 +74,8 @@ def _table(run: Run, stage: str) -> Table:
         raise UserError(f"{run.url} has no stage {stage!r}{suggest(stage, ['index', *steps])}")
     table = stage_table(run, steps[stage])
     if steps[stage].stage.journaled:
-        recover(table)  # rows in a killed job's journals count, and would replace marked rows if stored later
+        # Rows in a killed job's journals count, and would replace marked rows if stored later.
+        recover(table, steps[stage].stage.outdated)
     return table
 
 

@@ -17,7 +17,7 @@ from pipeline.recipe import Step
 def recover_journals(run: Run, step: Step, table: Table) -> None:
     """Store the rows that an ended job of the stage has left in journals."""
     if step.stage.journaled:
-        recover(table)
+        recover(table, step.stage.outdated)
         if isinstance(step.stage, ImageStage):
             recover(contents_table(run.folder))
 

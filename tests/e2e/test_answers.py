@@ -15,8 +15,12 @@ import pytest
 import yaml
 
 from captioners.recaption import ShortCaption, default_rules
+from core.errors import UserError
 from manifests import Run, funnel, open_run
+from manifests.journal import Journal
 from manifests.storage import Folder
+from manifests.tables import Table
+from pipeline.execution.failed import mark
 from pipeline.execution.runner import recipe_of
 from pipeline.publishing.publish import publish
 from pipeline.recipe import parse_recipe
@@ -373,6 +377,27 @@ def test_only_stored_captions_with_reasoning_are_computed_again(tmp_path: Path, 
 
 
 @pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("retried", [False, True])
+def test_outdated_captions_are_paid_once_in_spite_of_a_kill(tmp_path: Path, four: Path, retried: bool) -> None:
+    """The journal is what a killed run has left: two of three outdated captions are computed again."""
+    pool, url = four / "pool", shutil.copytree(four / "run", tmp_path / "run")
+    with chat_server(choice=message(WORDS)) as server:
+        opened = open_run(url)
+        table = opened.stages[0].table
+        again = table.read(table.parts()[0], table.schema.names).slice(0, 3)
+        as_an_earlier_version(opened, [REASONED, f"{WORDS}</s>", REASONED, "An old cat."])
+        Journal(Table(table.folder, table.schema.remove_metadata()), again["id"], {}).append(again.slice(0, 2))
+        if retried:
+            with pytest.raises(UserError, match="no failed rows"):
+                mark(open_run(url), "short_caption")
+        opened, jobs = run(recipe(pool, server.url), url)
+        assert (jobs["short_caption"].computed, server.requests.total()) == (1, 1)
+    captions = opened.facts("short_caption").collect()["short_caption"]
+    assert sorted(captions) == [WORDS, WORDS, WORDS, "An old cat."]
+    assert [file.base_name for file in table.folder.files() if "journal" in file.base_name] == []
+
+
+@pytest.mark.usefixtures("here")
 def test_rule_on_a_column_missing_in_stored_rows_drops_them(tmp_path: Path, four: Path) -> None:
     pool, url = four / "pool", shutil.copytree(four / "run", tmp_path / "run")
     with chat_server(choice=message(WORDS)) as server:
@@ -387,9 +412,6 @@ def test_rule_on_a_column_missing_in_stored_rows_drops_them(tmp_path: Path, four
 
 @pytest.mark.usefixtures("here")
 def test_journal_of_an_earlier_version_is_stored_as_it_is(tmp_path: Path, four: Path) -> None:
-    from manifests.journal import Journal
-    from manifests.tables import Table
-
     pool, url = four / "pool", shutil.copytree(four / "run", tmp_path / "run")
     with chat_server(choice=message(WORDS)) as server:
         stored = open_run(url).stages[0].table

@@ -190,7 +190,7 @@ def test_restarted_part_takes_the_rows_of_its_journal(
     from manifests.tables import Table
 
     url = shutil.copytree(twenty[1], tmp_path / "run")
-    monkeypatch.setattr("pipeline.execution.unfinished_rows.recover", lambda table: 0)
+    monkeypatch.setattr("pipeline.execution.unfinished_rows.recover", lambda *of: 0)
     before = open_run(url).facts("short_caption").sort("id").collect()
     stored = open_run(url).stages[1].table
     (part,) = stored.parts()

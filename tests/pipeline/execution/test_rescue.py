@@ -13,6 +13,7 @@ import pyarrow as pa
 from core.stages import Stage
 from filters.aspect_ratio import AspectRatio
 from manifests.contents import LENGTH, content_rows, contents_table
+from manifests.journal import Journal
 from manifests.run import index_table
 from manifests.schemas import column, table_schema
 from manifests.storage import Folder
@@ -41,23 +42,21 @@ def task_of(stage: Stage, store: Store, contents: Store | None = None) -> StageT
     return StageTask(stage=stage, name=stage.name, inputs=Inputs(), batch_size=64, store=store, contents=contents)
 
 
+def captions(texts: dict[int, str]) -> pa.Table:
+    none = pa.nulls(len(texts), pa.string())
+    columns = {"id": list(texts), "caption": list(texts.values()), "error": none, "retry": [False] * len(texts)}
+    return pa.table(columns)
+
+
 def test_salvage_leaves_rows_of_an_earlier_version(tmp_path: Path) -> None:
     stage = Rewritten()
     table = Table(Folder.at(tmp_path), table_schema(stage.writes))
 
-    def store_captions(ids: list[int], captions: list[str]) -> None:
-        columns = {
-            "id": ids,
-            "caption": captions,
-            "error": pa.nulls(len(ids), pa.string()),
-            "retry": [False] * len(ids),
-        }
-        Store(table, table.next_writer(), {})(pa.table(columns))
-
-    store_captions([1, 2], ["<think>a dog</think>", "<think>a cat</think>"])
+    Store(table, table.next_writer(), {})(captions({1: "<think>a dog</think>", 2: "<think>a cat</think>"}))
     rescue = RowRescue(task_of(stage, Store(table, table.next_writer(), {})))
-    store_captions([2], ["a cat"])  # as from the journal of the worker that died
-    left, receipts = rescue.salvage([pa.table({"id": [1, 2, 3]})])
+    lost = pa.table({"id": [1, 2, 3]})
+    Journal(table, lost["id"], {}).append(captions({2: "a cat"}))  # by the worker that died
+    left, receipts = rescue.salvage([lost])
     assert [block["id"].to_pylist() for block in left] == [[1, 3]]
     assert [done["rows"].to_pylist() for done in receipts] == [[1]]
 
