@@ -8,7 +8,7 @@ before it. Then it is tried again from further back, and at last from the start 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain, dropwhile
+from itertools import chain, dropwhile, takewhile
 from typing import Any
 
 from core.film_length import start_of
@@ -41,12 +41,21 @@ def decode_from(container: Any, stream: Any, time: float) -> Iterator[tuple[floa
 
 
 def seek_before(container: Any, stream: Any, time: float) -> None:
-    """Seek to a packet with a key frame that is shown at `time` or before it, in seconds of the stream's own clock."""
+    """Seek to where the first packet with a key frame is shown at `time` or before it; other packets may come first.
+
+    Args:
+        container, stream: From `core.containers.open_film`.
+        time: In seconds of the stream's own clock.
+    """
     base, back = stream.time_base, 0.0
     while back <= time + 1:
         container.seek(int((time - back) / base), stream=stream)
-        first = next((packet for packet in container.demux(stream) if packet.size), None)
-        if first is not None and first.is_keyframe and first.pts is not None and first.pts * base <= time + EDGE / 2:
+        packets = (packet for packet in container.demux(stream) if packet.size)
+        # Behind packets that are decoded later there is nothing to find: the search would read on to the next key
+        # frame, at worst to the end of the film.
+        early = takewhile(lambda packet: packet.dts is None or packet.dts * base <= time + EDGE / 2, packets)
+        key = next((packet for packet in early if packet.is_keyframe and packet.pts is not None), None)
+        if key is not None and key.pts * base <= time + EDGE / 2:
             break
         back = 2 * back + 1
     container.seek(int((time - back) / base) if back <= time + 1 else _START, stream=stream)

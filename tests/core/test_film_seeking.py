@@ -10,6 +10,7 @@ import av
 import pytest
 
 from core.clip_frames import frames_between
+from core.clip_writer import copy_clip
 from core.containers import open_film
 from core.film_seeking import decode_from
 from core.films import FilmFile
@@ -67,3 +68,11 @@ def test_seek_begins_at_the_last_key_frame_or_the_one_before(path: Path) -> None
     with open_film(FilmFile("film", str(path)), 1) as (container, stream):
         first = [at for at, _ in islice(decode_from(container, stream, 35.0), 1)]
     assert 35 - 2 * GOP <= first[0] <= 30.1
+
+
+@pytest.mark.parametrize("start", [12.0, 19.8, 33.4])
+def test_copy_begins_at_the_last_key_frame_of_any_film(path: Path, tmp_path: Path, start: float) -> None:
+    """MPEG-TS and MPEG-PS lead to any packet. A copy of such a film does not begin with the film for that."""
+    clip = copy_clip(FilmFile("film", str(path)), start, start + 2, tmp_path, "clip")
+    assert clip.start == pytest.approx(start % GOP, abs=0.1)
+    assert shown(clip.path, clip.start, clip.start + 2, fps=FPS) == [round(start * FPS) + k for k in range(10)]
