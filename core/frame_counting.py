@@ -31,7 +31,8 @@ class Count:
 
     Attributes:
         step: Seconds from one frame to the next.
-        gaps: Whether the packets' numbers (decoding times) are usable. Their gaps show where frames were dropped.
+        gaps: Whether the packets' numbers (decoding times) are usable: all there, and rising. Their gaps show where
+            frames were dropped.
     """
 
     step: float
@@ -69,9 +70,9 @@ def count_frames(path: str | Path | FilmFile, kind: str) -> tuple[Count, float]:
     packets = [(packet.dts, packet.duration) for packet in _packets(path)]
     durations = sorted(duration for _, duration in packets if duration)
     step = float(durations[len(durations) // 2] * base if durations else 1 / rate)
-    times = sorted(time for time, _ in packets if time is not None)
+    times = [time for time, _ in packets if time is not None]
     distances = {after - before for before, after in pairwise(times)}
-    gaps = len(times) == len(packets) and 0 not in distances and len(distances) > 1
+    gaps = len(times) == len(packets) and len(distances) > 1 and min(distances) > 0  # joined parts begin again
     slots = float((times[-1] - times[0]) * base) if gaps else (len(packets) - 1) * step
     return Count(step, gaps), slots + step
 
