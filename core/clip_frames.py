@@ -40,7 +40,7 @@ def has_frame_times(film: FilmFile) -> bool:
 def frames_between(film: FilmFile, start: float, end: float, *, count: bool) -> Iterator[TimedFrame]:
     """Yield the frames that are on display from `start` to before `end`, in seconds from the film's first time stamp.
 
-    The first one has the time 0: it may have been on display before.
+    The first one has the time 0: it may have been on display before, or be the first of the film that can be decoded.
 
     Args:
         film: The film.
@@ -52,27 +52,28 @@ def frames_between(film: FilmFile, start: float, end: float, *, count: bool) -> 
         BadSampleError: The film cannot be read, or breaks off within the piece.
         UnusableTimesError: The times of frames are unusable after all; only without `count`.
     """
-    counting = _count(film) if count else None
-    shown: tuple[float, Any] | None = None
     converters: dict[int, FrameConverter] = {}
-
-    def in_piece(at: float, frame: Any) -> TimedFrame:
+    for number, (at, frame) in enumerate(_on_display(film, start, end, _count(film) if count else None)):
         quarters = round(frame.rotation / 90) % 4
         convert = converters.setdefault(quarters, FrameConverter(quarters))
-        return max(0.0, at - start), convert(frame)
+        yield at - start if number else 0.0, convert(frame)
 
+
+def _on_display(film: FilmFile, start: float, end: float, counting: Count | None) -> Iterator[tuple[float, Any]]:
+    """Yield the frames of a piece with their times in the film."""
+    shown: tuple[float, Any] | None = None
     with open_film(film) as (container, stream), closing(_timed(container, stream, start, counting)) as frames:
         for at, frame in frames:
             if at >= end - EDGE / 2:
                 break
             if shown is not None and at > start + EDGE / 2:
-                yield in_piece(*shown)
+                yield shown
             shown = at, frame
         else:
             check_end(film, start, end, 0.0 if shown is None else _end_of(shown))
         if shown is None:
             raise BadSampleError(f"{film}: no frame before {end:g} s can be decoded: give another file")
-        yield in_piece(*shown)
+        yield shown
 
 
 def _end_of(shown: tuple[float, Any]) -> float:

@@ -76,32 +76,39 @@ def copy_clip(film: FilmFile, start: float, end: float, folder: Path, name: str)
         path = folder / f"{name}{'.mp4' if is_mp4 else '.mkv'}"
         seek_before(container, stream, float(zero) + start)
         with _writing(path, "mp4" if is_mp4 else "matroska") as written:
-            first = _copy_packets(container, stream, written, float(zero), start, end, film)
-    offset = start - (float(first * stream.time_base) - float(zero))
+            origin = _copy_packets(container, stream, written, float(zero), start, end, film)
+    offset = start - (float(origin * stream.time_base) - float(zero))
     return WrittenClip(path, round(max(offset, 0.0), 6), is_exact=False)
 
 
 def _copy_packets(
     container: Any, stream: Any, written: Any, zero: float, start: float, end: float, film: FilmFile
 ) -> int:
-    """Copy packets up to `end`. Return the time stamp of the first, which is 0 in the copy."""
+    """Copy packets up to `end`. Return the time stamp that is 0 in the copy.
+
+    It is that of the first packet. If the film has no key frame before `start`, it is that of `start`, and the first
+    frame is on display from there on.
+    """
     copied = written.add_stream_from_template(stream)
-    first: int | None = None
+    origin: int | None = None
     last = 0.0
-    stop = int((zero + end) / stream.time_base)
+    begin, stop = (int((zero + time) / stream.time_base) for time in (start + EDGE / 2, end))
     for packet in _from_key_frame(container.demux(stream)):
-        first = packet.pts if first is None else first
-        if packet.dts >= stop:
+        if packet.dts >= stop or (origin is None and packet.pts >= stop):
             break  # all later packets are shown later than they are decoded
         last = max(last, float((packet.pts + (packet.duration or 0)) * stream.time_base) - zero)
-        packet.pts, packet.dts = packet.pts - first, packet.dts - first
+        shift = packet.pts if origin is None else origin
+        if origin is None:
+            origin = min(packet.pts, begin)
+            packet.duration = (packet.duration or 0) + packet.pts - origin
+        packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
         packet.stream = copied
         written.mux(packet)
     else:
         check_end(film, start, end, last)
-    if first is None:
+    if origin is None:
         raise BadSampleError(f"{film}: no key frame before {end:g} s: encode the clip, or give another file")
-    return first
+    return origin
 
 
 def _from_key_frame(packets: Iterable[Any]) -> Iterator[Any]:

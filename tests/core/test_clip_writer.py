@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 from collections.abc import Callable
 from itertools import pairwise
@@ -95,6 +96,38 @@ def test_clips_of_other_containers_show_the_film(tmp_path: Path, write: Write, e
         with av.open(str(clip.path)) as read:
             times = [packet.pts for packet in read.demux(video=0) if packet.size]
         assert min(times) == times[0]
+
+
+def cut_within_a_group(folder: Path, b_frames: int) -> FilmFile:
+    """A stream whose first frames lack their key frame. The first that can be decoded, picture 20, is that of 0.8 s."""
+    params = {"x264-params": "keyint=20:min-keyint=20:scenecut=0:b-adapt=0"}
+    whole = test_videos.film(folder / "whole.ts", b_frames=b_frames, stamps=range(45), **params)
+    with av.open(str(whole)) as read:
+        twelfth = [packet.pos for packet in read.demux(video=0) if packet.size][12]
+    data = whole.read_bytes()
+    (folder / "cut.ts").write_bytes(data[:564] + data[twelfth:])  # the first three packets say what the others are
+    return of_path(folder / "cut.ts")
+
+
+@both
+@pytest.mark.parametrize("b_frames", [0, 3])
+@pytest.mark.parametrize(("start", "end"), [(0.0, 2.0), (0.53, 2.0), (0.0, 0.93), (0.0, 0.85), (1.0, 2.0), (1.5, 2.9)])
+def test_clip_before_the_first_key_frame_keeps_its_times(
+    tmp_path: Path, write: Write, b_frames: int, start: float, end: float
+) -> None:
+    """Its first frame is on display from the start on, as at the start of the film."""
+    film = cut_within_a_group(tmp_path, b_frames)
+    clip = write(film, start, end, tmp_path, "clip")
+    expected = [20 + max(0, int((start - 0.8) * 10 + k + 1e-6)) for k in range(math.ceil((end - start) * 10))]
+    assert test_videos.shown(tmp_path / "cut.ts", start=start, end=end) == expected
+    assert test_videos.shown(clip.path, start=clip.start, end=clip.start + end - start) == expected
+
+
+@both
+@pytest.mark.parametrize("b_frames", [0, 3])
+def test_clip_that_ends_before_the_first_key_frame_is_refused(tmp_path: Path, write: Write, b_frames: int) -> None:
+    with pytest.raises(BadSampleError, match=r"cut.ts: no (key )?frame before 0.75 s"):
+        write(cut_within_a_group(tmp_path, b_frames), 0.0, 0.75, tmp_path, "clip")
 
 
 def test_films_that_say_no_times_are_only_encoded(tmp_path: Path) -> None:
@@ -191,3 +224,9 @@ def test_first_frame_is_that_on_display_at_the_start(film: Path) -> None:
     frames = list(frames_between(of_path(film), 3.45, 3.75, count=False))
     assert [round(at, 3) for at, _ in frames] == [0, 0.05, 0.15, 0.25]
     assert [number_in(pixels) for _, pixels in frames] == [34, 35, 36, 37]
+
+
+def test_first_frame_before_any_other_has_the_time_0(tmp_path: Path) -> None:
+    frames = list(frames_between(cut_within_a_group(tmp_path, 0), 0.0, 1.1, count=False))
+    assert [round(at, 3) for at, _ in frames] == [0, 0.9, 1.0]
+    assert [test_videos.number_in(pixels) for _, pixels in frames] == [20, 21, 22]
