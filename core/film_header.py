@@ -78,8 +78,9 @@ def read_film_header(film: str | Path | FilmFile) -> FilmHeader:
         first, times, packets = _first_frame(film, container, stream, 0 if constant or kinds[0] == "mov" else _TIMES)
         entries = list(islice(stream.index_entries, _INDEXED)) if kinds[0] == "mov" else []
         variable = False if constant else _is_variable([entry.timestamp for entry in entries] or times, stream)
-        # The number in an MP4's header may be wrong; its index is what is decoded.
-        frames = min(stream.frames, len(stream.index_entries)) if kinds[0] == "mov" else stream.frames
+        frames = stream.frames
+        if kinds[0] == "mov" and frames:  # its number may be wrong, or lack fragments; the index is what is decoded
+            frames = len(stream.index_entries)
         if (constant and kinds[0] != "avi") or first.time is None:
             count, seconds = count_frames(film, kinds[0])
             frames, fps = round(seconds / count.step), 1 / count.step

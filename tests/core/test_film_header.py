@@ -108,6 +108,14 @@ def test_length_that_the_header_lacks_is_read(tmp_path: Path, name: str, options
     assert (read_film_header(path).duration, read_film_header(path).frames) == (3, 75)
 
 
+@pytest.mark.parametrize("flags", ["frag_keyframe", "frag_keyframe+skip_trailer", "frag_keyframe+empty_moov"])
+def test_frames_of_all_fragments_are_counted(tmp_path: Path, flags: str) -> None:
+    """The header of a film that is only partly in fragments has the number of the frames before them."""
+    path = film(tmp_path / "a.mp4", frames=75, movflags=flags)
+    assert (read_film_header(path).frames, read_film_header(path).duration) == (75, 3)
+    assert read_film_header(within(path, tmp_path)).frames == 75
+
+
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "avi", "ts"])
 def test_film_of_one_frame_is_a_film(tmp_path: Path, ending: str) -> None:
     read = read_film_header(film(tmp_path / f"a.{ending}", frames=1))
