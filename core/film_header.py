@@ -2,7 +2,7 @@
 
 The first frame says how the film is turned: PyAV gives the display matrix of a frame, not that of a stream. It also
 shows that the film can be decoded. Where the header lacks the length, or may be wrong about it, the last packets are
-read. Only raw streams, and films without an index and a length, are read as a whole.
+read. Only raw streams, joined files, and films without an index and a length, are read as a whole.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from core.containers import open_film
 from core.errors import BadSampleError
 from core.film_length import LOST, Length, header_length, last_time, read_length, start_of
 from core.films import FilmFile
-from core.frame_counting import WITHOUT_TIMES, count_frames
+from core.frame_counting import JOINED, WITHOUT_TIMES, count_frames, has_times, may_be_joined
 from core.frame_sampling import FPS, LONGEST
 
 _SEARCHED, _SEARCHED_BYTES = 1000, 64 << 20
@@ -81,7 +81,9 @@ def read_film_header(film: str | Path | FilmFile) -> FilmHeader:
         frames = stream.frames
         if kinds[0] == "mov" and frames:  # its number may be wrong, or lack fragments; the index is what is decoded
             frames = len(stream.index_entries)
-        if (constant and kinds[0] != "avi") or first.time is None:
+        # All packets are read to be sure, but only of a film that looks so at a few places.
+        joined = kinds[0] in JOINED and may_be_joined(container, stream) and not has_times(film, kinds[0])
+        if (constant and kinds[0] != "avi") or first.time is None or joined:
             count, seconds = count_frames(film, kinds[0])
             frames, fps = round(seconds / count.step), 1 / count.step
         else:

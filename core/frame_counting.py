@@ -24,6 +24,9 @@ WITHOUT_TIMES = frozenset("avi h261 h263 h264 hevc vvc m4v mpegvideo mjpeg vc1".
 JOINED = frozenset({"mpegts", "mpeg"})
 """Containers whose files may be concatenated parts, where times start again, or may lack times of some frames."""
 
+_PLACES = 10
+"""Into so many pieces a file is divided to look for joined parts: a tenth of the length may be lost, by `LOST`."""
+
 
 @dataclass(frozen=True)
 class Count:
@@ -51,6 +54,27 @@ def has_times(path: str | Path | FilmFile, kind: str) -> bool:
         shown.append(packet.pts is not None and rises)
         before = before if packet.dts is None else packet.dts
     return all(shown[shown.index(True) :]) if True in shown else False  # a cut stream starts with unusable packets
+
+
+def may_be_joined(container: Any, stream: Any) -> bool:
+    """Return whether times fall from one place of a file to the next, as where joined parts begin again.
+
+    Only `_PLACES` are looked at, so the last part may be overlooked if it is shorter than their distance.
+
+    Args:
+        container, stream: From `core.containers.open_film`. The container is at another place afterwards.
+    """
+    import av
+
+    before = -math.inf
+    with suppress(av.error.FFmpegError):
+        for place in range(1, _PLACES):
+            container.seek(container.size * place // _PLACES, stream=stream, unsupported_byte_offset=True)
+            time = next((packet.dts for packet in container.demux(stream) if packet.dts is not None), before)
+            if time < before:
+                return True
+            before = time
+    return False
 
 
 def _packets(path: str | Path | FilmFile) -> Iterator[Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from core.clip_frames import frames_between
+from core.film_header import read_film_header
 from core.films import FilmFile
 from core.scene_cuts import find_cuts
 from core.videos import probe
@@ -33,3 +34,8 @@ def test_joined_parts_are_shown_one_after_the_other(joined: Path) -> None:
     clip = frames_between(FilmFile("joined", str(joined)), 9.5, 10.5, count=True)
     assert [number_in(pixels) for _, pixels in clip] == list(range(95, 105))
     assert find_cuts(str(joined)).length == pytest.approx(20, abs=0.01)
+
+
+def test_header_of_joined_parts_has_the_length_of_all(joined: Path) -> None:
+    read = read_film_header(joined)
+    assert (read.duration, read.frames, read.fps) == (pytest.approx(20, abs=0.01), 200, pytest.approx(10))
