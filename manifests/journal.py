@@ -90,7 +90,7 @@ class Journal:
         return [file for file in _journals(self._table) if file.base_name.startswith(f"{self._part}-")]
 
 
-def recover(table: Table, outdated: Outdated | None = None) -> int:
+def recover(table: Table, outdated: Outdated | None = None, *, retried: bool = True) -> int:
     """Store the rows of journals that the table does not have yet as parts. Return the number of rows.
 
     Journals of ended jobs are deleted. Rows of a running job are copied, as that job stores its part itself. A job
@@ -100,6 +100,8 @@ def recover(table: Table, outdated: Outdated | None = None) -> int:
         table: The table.
         outdated: Returns the ids of current rows that are to be computed again (`Stage.outdated`): a journal's rows
             replace them.
+        retried: Whether to store rows that are to be retried, too. In the middle of a job, whose own rows are older
+            than what this stores, an error would hide the row that the job computes next.
     """
     if not table.folder.local:
         return 0
@@ -112,7 +114,7 @@ def recover(table: Table, outdated: Outdated | None = None) -> int:
     for file in files:
         rows = read[file.base_name]
         skip = pc.is_in(rows["id"], pa.array(stored, pa.int64()))
-        if file.base_name not in left:
+        if file.base_name not in left or not retried:
             skip = pc.or_(skip, rows["retry"])
         rows = _once(rows.filter(pc.invert(skip)))
         if rows.num_rows:

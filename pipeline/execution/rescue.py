@@ -61,7 +61,7 @@ class RowRescue:
             lost = with_seen_lengths(lost, self.task.contents)
         if not stage.journaled:
             return lost, whole
-        recover(store.table, stage.outdated)
+        recover(store.table, stage.outdated, retried=False)
         ids = pl.LazyFrame({"id": pl.concat([_ids(block) for block in lost])})
         final = store.table.scan(["id", "error", "retry"]).filter(~pl.col("retry"))
         wrong = outdated(stage, store.table).lazy()  # they are in the job although they are stored

@@ -42,10 +42,11 @@ def task_of(stage: Stage, store: Store, contents: Store | None = None) -> StageT
     return StageTask(stage=stage, name=stage.name, inputs=Inputs(), batch_size=64, store=store, contents=contents)
 
 
-def captions(texts: dict[int, str]) -> pa.Table:
-    none = pa.nulls(len(texts), pa.string())
-    columns = {"id": list(texts), "caption": list(texts.values()), "error": none, "retry": [False] * len(texts)}
-    return pa.table(columns)
+def captions(texts: dict[int, str | None]) -> pa.Table:
+    """Rows of captions; None: the server was down."""
+    errors = [None if text else "server: 503" for text in texts.values()]
+    columns = {"id": list(texts), "caption": list(texts.values()), "error": pa.array(errors, pa.string())}
+    return pa.table({**columns, "retry": [text is None for text in texts.values()]})
 
 
 def test_salvage_leaves_rows_of_an_earlier_version(tmp_path: Path) -> None:
@@ -59,6 +60,20 @@ def test_salvage_leaves_rows_of_an_earlier_version(tmp_path: Path) -> None:
     left, receipts = rescue.salvage([lost])
     assert [block["id"].to_pylist() for block in left] == [[1, 3]]
     assert [done["rows"].to_pylist() for done in receipts] == [[1]]
+
+
+def test_error_of_a_dead_worker_does_not_hide_the_next_answer(tmp_path: Path) -> None:
+    stage = Rewritten()
+    table = Table(Folder.at(tmp_path), table_schema(stage.writes))
+    store = Store(table, table.next_writer(), {})
+    store(captions({9: "a bird"}))  # another part of this job
+    lost = pa.table({"id": [1, 2]})
+    Journal(table, lost["id"], {}).append(captions({1: "a dog", 2: None}))  # by the worker that died
+    (left,), _ = RowRescue(task_of(stage, store)).salvage([lost])
+    assert left["id"].to_pylist() == [2]
+    store(captions({2: "a cat"}))
+    rows = table.scan(["id", "caption", "error"]).sort("id").collect().rows()
+    assert rows == [(1, "a dog", None), (2, "a cat", None), (9, "a bird", None)]
 
 
 def test_lengths_of_a_lost_block_are_not_those_of_earlier_jobs(tmp_path: Path) -> None:
