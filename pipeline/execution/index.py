@@ -102,14 +102,18 @@ def unread(index: Table, listing: Listing, pool: Pool) -> Todo:
 
 
 def _revised(index: Table, shards: pl.DataFrame) -> pl.Series:
-    """Return the paths of those stored shards whose ids were computed with a revision, their length."""
-    some = index.scan(["id", "shard", "key"]).filter(pl.col("shard").is_in(shards["path"].implode()))
-    some = some.group_by("shard").agg(pl.col("id").head(_SOME), pl.col("key").head(_SOME))
+    """Return the paths of those stored shards whose ids were computed with a revision, their length.
+
+    An id is a hash of the row's key or, in Parquet files with paths, of the row's number, which is its offset.
+    """
+    some = index.scan(["id", "shard", "key", "offset"]).filter(pl.col("shard").is_in(shards["path"].implode()))
+    some = some.group_by("shard").agg(pl.col("id", "key", "offset").head(_SOME))
     lengths = dict(shards.select("path", "bytes").iter_rows())
     revised = []
-    for path, ids, keys in some.collect().iter_rows() if shards.height else ():
+    for path, ids, keys, offsets in some.collect().iter_rows() if shards.height else ():
         identity = Shard(path, 0, revision=str(lengths[path])).identity
-        if any(image_id(identity, key) == id_ for id_, key in zip(ids, keys, strict=True)):
+        rows = zip(ids, keys, offsets, strict=True)
+        if any(id_ in (image_id(identity, key), image_id(identity, str(offset))) for id_, key, offset in rows):
             revised.append(path)
     return pl.Series("path", revised, pl.String)
 
