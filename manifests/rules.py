@@ -38,8 +38,8 @@ class Rule:
         threshold: In the column's unit; for `top` a fraction in (0, 1]; for balance a number of rows.
         order: For balance: which rows of a group come first. `random`; `spread` (one random row of each
             `second_cluster`, then another one of each, and so on: from all sides of the centre); `closest` and
-            `farthest` (by the column `distance`); `highest_X` and `lowest_X` (by any column X). A hash of the id
-            decides ties, and everything under `random`.
+            `farthest` (by the column `distance`); `highest_X` and `lowest_X` (by any column X; in new
+            recipes, no fact about two images). A hash of the id decides ties, and everything under `random`.
         seed: For balance: seed of that hash.
         within: For `total`: columns of coarser groups that contain the groups, finest first. The total is shared from
             the coarsest groups down.

@@ -15,9 +15,10 @@ from core.paths import check_path
 from core.secrets import refuse_credentials_within
 from core.stages import FILM, IMAGE, IMAGE_INPUTS, MEDIA_INPUTS, GroupedStage, ImageStage, Stage
 from core.yaml_text import load_yaml
+from manifests.groups import ordering
 from manifests.rules import Rule, as_keep, parse_rules
 from manifests.run import CLIPS, WRITTEN_BY, beside_films
-from manifests.schemas import CLIP_INDEX, FILM_INDEX, INDEX
+from manifests.schemas import CLIP_INDEX, FILM_INDEX, INDEX, reference_column_of
 from manifests.shards import OCR, USES
 from manifests.storage import Folder
 from manifests.tables import fingerprint
@@ -144,7 +145,26 @@ def load_recipe(path: str) -> Recipe:
     recipe = parse_recipe(written, path)
     if isinstance(recipe.publish, Publish):
         _check_captions(recipe, recipe.publish.subsets, path)
+    for part in filter(None, (recipe, recipe.clips)):
+        check_orders(part.steps, path)
     return recipe
+
+
+def check_orders(steps: Sequence[Step], where: str, only: Sequence[str] | None = None) -> None:
+    """Refuse orders by facts about two images, of all steps or those named in `only`. Runs that have one still open.
+
+    Such a fact is computed again for rows that a rule on it drops, and not for the others: when the other image has
+    left, the order would go by what it was before.
+    """
+    pairs = {field.name for step in steps for field in step.stage.writes if reference_column_of(field)}
+    for step in (step for step in steps if only is None or step.name in only):
+        for rule in step.rules:
+            ranked = ordering(rule.order)
+            if ranked and ranked[0] in pairs:
+                raise UserError(
+                    f"{where}: {step.name}: keep: order: {rule.order} goes by a fact about two images, which is not "
+                    "computed again when one of them leaves; order by a fact about one image, or by spread"
+                )
 
 
 def _check_captions(recipe: Recipe, subsets: Sequence[str], where: str) -> None:

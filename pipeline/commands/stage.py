@@ -88,11 +88,13 @@ def with_stages(written: Mapping[str, Any], entries: Sequence[dict[str, Any]], u
         UserError: The changed recipe is not valid.
     """
     from manifests.run import step_name
-    from pipeline.recipe import parse_recipe
+    from pipeline.recipe import check_orders, parse_recipe
 
     stages = {step_name(entry): dict(entry) for entry in written.get("stages") or []}
     names = [_set_entry(stages, entry, url) for entry in entries]
-    return parse_recipe({**written, "stages": list(stages.values())}, f"{url}: {names[-1]}"), names
+    recipe = parse_recipe({**written, "stages": list(stages.values())}, f"{url}: {names[-1]}")
+    check_orders(recipe.steps, url, names)
+    return recipe, names
 
 
 def _set_entry(stages: dict[str, dict[str, Any]], entry: dict[str, Any], url: str) -> str:

@@ -227,3 +227,26 @@ def test_publishing_captions_of_no_stage_is_refused(tmp_path: Path, stages: str,
     recipe.write_text(f"pool: {{images: pool}}\nstages: {stages}\npublish: {publish}\n")
     with pytest.raises(UserError, match=f"r.yaml: publish: {message}"):
         load_recipe(str(recipe))
+
+
+@pytest.mark.parametrize("order", ["lowest_duplicate_similarity", "highest_phash_distance"])
+@pytest.mark.parametrize("own", [True, False], ids=["own stage", "later stage"])
+def test_order_by_a_fact_about_two_images_is_refused(tmp_path: Path, order: str, own: bool) -> None:
+    """It is not computed again when the other image leaves: the choice would be that of an earlier threshold."""
+
+    def load(order: str) -> None:
+        keep = {"per_group_cluster": 1, "order": order}
+        last = (
+            [{"stage": "duplicates", "keep": keep}]
+            if own
+            else [{"stage": "duplicates"}, {"stage": "host", "keep": keep}]
+        )
+        path = tmp_path / "r.yaml"
+        path.write_text(yaml.safe_dump({**GOOD, "stages": [*GROUPED, *last]}))
+        load_recipe(str(path))
+
+    load("highest_width")
+    step = "duplicates" if own else "host"
+    with pytest.raises(UserError, match=f"r.yaml: {step}: keep: order: {order} goes by .* two images") as refused:
+        load(order)
+    assert "\n" not in str(refused.value)

@@ -1,4 +1,4 @@
-"""What the commands make of a run's rules, over a run without images: nothing is computed."""
+"""What the commands make of a run's rules, mostly over a run without images: nothing is computed."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from core.errors import UserError
 from manifests import open_run
-from pipeline.recipe import parse_recipe
+from pipeline.recipe import load_recipe, parse_recipe
+from tests.runs import run_here
 
 Rules = Callable[..., dict[str, dict[str, Any]]]
 
@@ -58,6 +61,37 @@ def test_exact_copies_are_dropped_unless_turned_off(rules: Rules) -> None:
 def test_order_without_a_balance_is_refused(rules: Rules) -> None:
     with pytest.raises(ValueError, match="order and seed are about per_group and total"):
         rules("cluster", "--order", "closest")
+
+
+@pytest.mark.parametrize("order", ["lowest_duplicate_similarity", "highest_phash_distance"])
+def test_order_by_pairs_is_refused_and_changes_nothing(tmp_path: Path, rules: Rules, order: str) -> None:
+    before = (tmp_path / "recipe.yaml").read_text()
+    with pytest.raises(UserError, match=f"duplicates: keep: order: {order} goes by a fact about two images"):
+        rules("dedup", "--per-group", 4, "--order", order)
+    assert (tmp_path / "recipe.yaml").read_text() == before
+
+
+@pytest.mark.usefixtures("here")
+def test_run_that_has_an_order_by_pairs_opens(tmp_path: Path) -> None:
+    """As earlier versions made it: only a new run of its recipe is refused."""
+    from pipeline.commands.app import app
+
+    (tmp_path / "pool").mkdir()
+    for seed, size in ((1, 200), (1, 180), (2, 160)):  # two copies and another image
+        pixels = np.random.default_rng(seed).integers(0, 255, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((size, size)).save(tmp_path / "pool" / f"{size}.png")
+    keep = {"per_group_format": 2, "order": "highest_phash_distance"}
+    duplicates = {"stage": "duplicates", "within": "format", "by": ["perceptual"], "keep": keep}
+    recipe = {"pool": {"images": str(tmp_path / "pool")}, "stages": [{"stage": "hashes"}, duplicates]}
+    run, _ = run_here(recipe, tmp_path / "run")
+    kept = run.manifest(["key", "status"]).collect().sort("key")["status"].to_list()
+    assert kept == ["kept", "dropped", "kept"]
+    app(["filter", "quality", "--run", run.url], standalone_mode=False)
+    after = open_run(run.url)
+    assert [entry["stage"] for entry in after.recipe["stages"]] == ["hashes", "duplicates", "quality"]
+    assert after.funnel().survivors == 2
+    with pytest.raises(UserError, match=r"recipe.yaml: duplicates: keep: order: .* two images"):
+        load_recipe(f"{run.url}/recipe.yaml")
 
 
 @pytest.mark.parametrize("command", [("cluster",), ("filter", "aesthetic")])
