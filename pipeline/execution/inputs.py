@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from core.errors import BadSampleError, UserError
 from manifests.embeddings import is_embedding
@@ -15,8 +16,9 @@ from manifests.storage import Folder
 from manifests.tables import Table
 from pipeline.pools.reader import Images
 
-POOL_ADDRESS = {"pool:shard": "shard", "pool:offset": "offset", "pool:shard_bytes": "shard_bytes"}
-"""Columns of a block that say where a row's columns `pool.X` are, each with its name in the index."""
+_URL = "pool:url"
+POOL_ADDRESS = {name: name.removeprefix("pool:") for name in ("pool:shard", "pool:offset", "pool:shard_bytes", _URL)}
+"""Columns of a block that say where a row's columns `pool.X` are, and its URL, each with its name in the index."""
 
 NO_PART = -1
 """Number of the part of a row that the table lacks."""
@@ -158,12 +160,15 @@ class Inputs:
         """Yield the columns of each of the pool's shards, with their row numbers in the block."""
         images = self.pool
         assert images is not None
-        shards, offsets, lengths = (block[name].to_numpy(zero_copy_only=False) for name in POOL_ADDRESS)
+        shards, offsets, lengths = (block[name].to_numpy(zero_copy_only=False) for name in POOL_ADDRESS if name != _URL)
         for shard in dict.fromkeys(shards):
             rows = np.flatnonzero(shards == shard)
             try:
                 _refuse_changed(images.root, shard, lengths[rows[0]])
-                yield rows, images.pool.columns(images.root, shard, self.from_pool, offsets[rows])
+                table, urls = images.pool.columns_and_urls(images.root, shard, self.from_pool, offsets[rows])
+                if urls is not None:
+                    _refuse_moved(shard, urls, block[_URL].take(pa.array(rows)))
+                yield rows, table
             except (BadSampleError, OSError, pa.ArrowException) as error:  # it was readable when it was indexed
                 raise UserError(f"the pool's columns cannot be read: {' '.join(str(error).split())}") from error
 
@@ -174,4 +179,15 @@ def _refuse_changed(root: Folder, shard: str, indexed: float) -> None:
     if length is not None and indexed == indexed and length != indexed:
         raise BadSampleError(
             f"{shard} has {length:,} bytes now, and had {indexed:,.0f} when it was indexed: index the pool again"
+        )
+
+
+def _refuse_moved(shard: str, urls: pa.Array, indexed: pa.ChunkedArray) -> None:
+    """Refuse a file in which rows have other URLs than in the index: it was written anew with the same length."""
+    same = pc.fill_null(pc.equal(urls, indexed.cast(urls.type)), False)
+    moved = pc.sum(pc.and_(pc.invert(same), pc.is_valid(indexed))).as_py()
+    if moved:
+        raise BadSampleError(
+            f"{shard} has other rows at the same length ({moved:,} of {len(urls):,} URLs differ): restore it, or give "
+            "it another length (a text by an empty line at its end) and index the pool again"
         )

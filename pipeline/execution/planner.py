@@ -82,8 +82,9 @@ def plan_shuffled(run: Run, recipe: Recipe, columns: Columns, ids: pl.DataFrame)
     planned, inputs = _plan(run, recipe, columns, Selection.all_of(ids), {}, read)
     rows = planned.frame()
     for table, names in sent.items():
-        stored = {theirs: ours for ours, theirs in names.items()}
-        of_table = stored_table(run, table).scan(["id", *stored]).rename(stored).collect(engine="streaming")
+        stored = stored_table(run, table).scan(["id", *dict.fromkeys(names.values())])  # two names may be of one column
+        renamed = [pl.col(theirs).alias(ours) for ours, theirs in names.items()]
+        of_table = stored.select("id", *renamed).collect(engine="streaming")
         rows = rows.join(of_table, on="id", how="left", maintain_order="left")
     return rows, inputs
 

@@ -167,6 +167,12 @@ class Pool(Settings):
         """
         raise NotImplementedError
 
+    def columns_and_urls(
+        self, root: Folder, shard: str, names: Sequence[str], rows: npt.NDArray[np.int64]
+    ) -> tuple[pa.Table, pa.Array | None]:
+        """Return `columns`, and the `url` that the index would have of each row now; None: it is not compared."""
+        return self.columns(root, shard, names, rows), None
+
     def column_names(self, root: Folder, shard: str) -> Sequence[str] | None:
         """Return the columns of a shard that `columns` reads; None if they are unknown without reading all of it."""
         return None

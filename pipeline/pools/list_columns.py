@@ -16,7 +16,7 @@ from core.errors import BadSampleError
 from manifests.storage import Folder
 from pipeline.pools.text_lists import BAD_LIST, BadRow, ListRow, TextList, form_of
 from pipeline.pools.texts import decoded, octets
-from pipeline.pools.url_rows import UrlColumns
+from pipeline.pools.url_rows import UrlColumns, UrlSettings, url_columns, urls_of
 
 _ID = re.compile(r"\s*-?[0-9]{1,19}\s*", re.ASCII)
 _INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]{0,18})", re.ASCII)
@@ -51,12 +51,14 @@ def index_batch(rows: Sequence[ListRow], columns: UrlColumns) -> tuple[pa.Record
     return pa.RecordBatch.from_pydict(arrays), errors
 
 
-def list_columns_at(root: Folder, path: str, names: Sequence[str], rows: npt.NDArray[np.int64]) -> pa.Table:
+def list_columns_at(
+    root: Folder, path: str, names: Sequence[str], rows: npt.NDArray[np.int64], settings: UrlSettings
+) -> tuple[pa.Table, pa.Array]:
     """Read some columns of a list in text form at the given rows, as `tables.columns_at` does of a Parquet file.
 
     The whole list is read each time. A column holds numbers if all of its values in the list are numbers, or texts of
     numbers or for missing ones; a column of JSON's booleans, booleans. All others hold texts; values of JSON that are
-    no texts are written as JSON.
+    no texts are written as JSON. The URLs of the rows are returned, too, as the index has them.
 
     Raises:
         BadSampleError: The list is damaged before one of the rows, has fewer rows, or two columns of one of the names.
@@ -65,6 +67,7 @@ def list_columns_at(root: Folder, path: str, names: Sequence[str], rows: npt.NDA
     wanted, places = np.unique(rows, return_inverse=True)
     chosen: dict[str, list[Any]] = {name: [] for name in dict.fromkeys(names)}
     kinds: dict[str, set[str]] = {name: set() for name in chosen}
+    urls = [pa.array([], pa.string())]
     count = 0
     try:
         with root.filesystem.open_input_file(f"{root.path}/{path}") as file:
@@ -77,6 +80,7 @@ def list_columns_at(root: Folder, path: str, names: Sequence[str], rows: npt.NDA
                     column = [row.get(name) for row in good]
                     kinds[name].update(map(_kind, column))
                     values += [column[number] for number in here.tolist()]
+                urls.append(_urls(source, [good[number] for number in here.tolist()], settings))
                 count += len(batch)
     except BAD_LIST as error:
         if isinstance(error, OSError) and error.errno is not None:
@@ -85,8 +89,21 @@ def list_columns_at(root: Folder, path: str, names: Sequence[str], rows: npt.NDA
             raise BadSampleError(f"{path}: {' '.join(str(error).split())[:300]}") from error
     if wanted.size and not 0 <= wanted[0] <= wanted[-1] < count:
         raise BadSampleError(f"{path}: has {count:,} rows, and row {wanted[-1]:,} is asked for; index the pool again")
-    typed = {name: _typed(values, kinds[name]).take(pa.array(places.reshape(-1))) for name, values in chosen.items()}
-    return pa.table([typed[name] for name in names], names=list(names))
+    order = pa.array(places.reshape(-1))
+    typed = {name: _typed(values, kinds[name]).take(order) for name, values in chosen.items()}
+    return pa.table([typed[name] for name in names], names=list(names)), pa.concat_arrays(urls).take(order)
+
+
+def _urls(source: TextList, rows: Sequence[ListRow], settings: UrlSettings) -> pa.Array:
+    """Return the URLs of rows of the batch that was read last; null where the index would have none."""
+    if not rows:
+        return pa.nulls(0, pa.string())
+    try:
+        schema = list_schema(source.names, settings.id)
+        names = url_columns(schema, None if source.form == "plain text" else settings.url)
+    except BadSampleError:
+        return pa.nulls(len(rows), pa.string())
+    return urls_of(index_batch(rows, UrlColumns({"url": names}, {}, None))[0], names)
 
 
 def _kind(value: object) -> str:

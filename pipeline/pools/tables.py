@@ -137,7 +137,13 @@ def _no_texts(schema: pa.Schema) -> list[str]:
     return [f"the column {name!r} is {type_name(types[name])}, not text" for name in names if name in types]
 
 
-def columns_at(root: Folder, path: str, names: Sequence[str], rows: npt.NDArray[np.int64]) -> pa.Table:
+def columns_at(
+    root: Folder,
+    path: str,
+    names: Sequence[str],
+    rows: npt.NDArray[np.int64],
+    also: Callable[[pa.Schema], Sequence[str]] = lambda schema: (),
+) -> pa.Table:
     """Read some columns of one of the pool's Parquet files at the given rows.
 
     Only the row groups with those rows, and only these columns, are read.
@@ -147,6 +153,7 @@ def columns_at(root: Folder, path: str, names: Sequence[str], rows: npt.NDArray[
         path: The file.
         names: The columns; one that is missing from the file is returned as nulls.
         rows: Row numbers, in any order; they may repeat.
+        also: Returns, for the file's schema, the names of more columns to read: the last ones of the table.
 
     Returns:
         A table with the columns in the order of `names` and the rows in the order of `rows`.
@@ -157,7 +164,8 @@ def columns_at(root: Folder, path: str, names: Sequence[str], rows: npt.NDArray[
     """
     with root.filesystem.open_input_file(f"{root.path}/{path}") as file:
         try:
-            return _at_rows(Parquet(file), names, rows)
+            parquet = Parquet(file)
+            return _at_rows(parquet, [*names, *also(parquet.schema)], rows)
         except BAD_PARQUET as error:
             kind = OSError if isinstance(error, OSError) else BadSampleError
             raise kind(f"{path}: {' '.join(str(error).split())[:300]}") from error

@@ -157,6 +157,11 @@ def url_rows(
     return pa.table(rows, schema=ROWS)
 
 
+def urls_of(batch: pa.RecordBatch, names: Sequence[str]) -> pa.Array:
+    """Return the index column `url` of a batch whose columns with URLs have these names."""
+    return _texts(batch, names)[0]
+
+
 def _texts(batch: pa.RecordBatch, names: Sequence[str]) -> tuple[pa.Array, pa.Array]:
     """Return, for each row, the first text of these columns that is not empty, and its encoding (null for UTF-8).
 

@@ -26,7 +26,7 @@ from pipeline.pools.rows import Row
 from pipeline.pools.tables import TABLES, TablePool, check_first_table, columns_at, first_table, schema_of_parquet
 from pipeline.pools.text_lists import LISTS, form_of
 from pipeline.pools.url_files import columns_of, read_urls, schema_of_list
-from pipeline.pools.url_rows import UrlSettings, size_line
+from pipeline.pools.url_rows import UrlSettings, size_line, url_columns, urls_of
 
 _LOOKED_AT = 8  # lists whose first rows are read to recognise a pool
 
@@ -91,7 +91,22 @@ class UrlTables(TablePool):
         return replace(check_first_table(first, self.kind, sources, schema_of=schema_of), shards=listing.shards)
 
     def columns(self, root: Folder, shard: str, names: Sequence[str], rows: npt.NDArray[np.int64]) -> pa.Table:
-        return (list_columns_at if form_of(shard) else columns_at)(root, shard, names, rows)
+        return self.columns_and_urls(root, shard, names, rows)[0]
+
+    def columns_and_urls(
+        self, root: Folder, shard: str, names: Sequence[str], rows: npt.NDArray[np.int64]
+    ) -> tuple[pa.Table, pa.Array | None]:
+        if form_of(shard):
+            return list_columns_at(root, shard, names, rows, self.settings)
+
+        def url_columns_of(schema: pa.Schema) -> list[str]:  # none if there is nothing else to read
+            return [] if set(names).isdisjoint(schema.names) else url_columns(schema, self.url)
+
+        read = columns_at(root, shard, names, rows, url_columns_of)
+        found = [column.combine_chunks() for column in read.columns[len(names) :]]
+        theirs = read.column_names[len(names) :]
+        urls = urls_of(pa.RecordBatch.from_arrays(found, theirs), theirs) if theirs else None
+        return read.select(range(len(names))), urls
 
     def column_names(self, root: Folder, shard: str) -> Sequence[str] | None:
         if not (form := form_of(shard)):
