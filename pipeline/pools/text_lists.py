@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -34,6 +35,8 @@ BAD_LIST = (ValueError, OSError, pa.ArrowException)
 _BATCH = 4 << 20  # characters of the rows that are held at once; as Python objects they take up to 40 times as much
 _COLUMNS = 10_000
 _DELIMITERS = ",;\t|"
+_JOINED = "a quote joins lines that are rows by themselves; is a quote not closed, or not doubled?"
+_URL = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://[^\s\x22]+\s*")
 
 
 @dataclass(frozen=True)
@@ -128,9 +131,13 @@ class TextList:
 
     def _csv_rows(self, delimiter: str) -> Iterator[ListRow]:
         lines = self._lines
-        reader = csv.reader(lines, delimiter=delimiter, strict=True)  # else a stray quote joins rows without a word
+        held: list[str] = []  # the lines of a row
+        reader = csv.reader(
+            _holding(lines, held), delimiter=delimiter, strict=True
+        )  # else a stray quote joins rows without a word
         while not lines.ended:
             first, lines.taken, lines.too_long = lines.number + 1, 0, False
+            held.clear()
             try:
                 cells = next(reader, None)
             except csv.Error as error:  # it goes on with the next line
@@ -140,6 +147,8 @@ class TextList:
                 yield self._bad(first, "too long")
             elif cells and len(cells) != len(self.names):
                 yield self._bad(first, f"{len(cells):,} cells, and the header has {len(self.names):,}")
+            elif cells and len(held) > 1 and _joins_rows(held, cells, delimiter):
+                yield self._bad(first, _JOINED)
             elif cells:
                 yield {name: cell or None for name, cell in zip(self.names, cells, strict=True)}
 
@@ -189,3 +198,23 @@ class TextList:
     def _bad_line(self, why: str) -> BadRow:
         self._lines.too_long = False
         return self._bad(self._lines.number, why)
+
+
+def _holding(lines: Iterator[str], held: list[str]) -> Iterator[str]:
+    for line in lines:
+        held.append(line)
+        yield line
+
+
+def _joins_rows(lines: Sequence[str], row: Sequence[str], delimiter: str) -> bool:
+    """Return whether some of a row's lines are rows by themselves: they have another URL in the place of the row's own.
+
+    A text of several lines may have delimiters and URLs, and the row's URL may stand in its first or last line.
+    """
+    try:
+        parsed = [lines[0].split(delimiter), *(next(csv.reader([line], delimiter=delimiter), []) for line in lines[1:])]
+    except csv.Error:
+        return False
+    urls = [place for place, cell in enumerate(row) if _URL.match(cell)]
+    rows = [cells for cells in parsed if len(cells) == len(row)]
+    return any(_URL.fullmatch(cells[n]) and cells[n].strip() != row[n].strip() for cells in rows for n in urls)

@@ -311,6 +311,54 @@ def test_stray_quotes_do_not_join_rows_without_a_word(tmp_path: Path, form: str)
     ]
 
 
+JOINED = "a quote joins lines that are rows by themselves; is a quote not closed, or not doubled?"
+
+
+@pytest.mark.parametrize("form", ["csv", "tsv"])
+@pytest.mark.parametrize(
+    ("header", "lines"),
+    [
+        ("url,text", ['http://x/0,"Hello', "http://x/1,b", 'http://x/2,TV 55"']),
+        ("url,text", ['http://x/0,"Hello', 'http://x/2,TV 55"']),
+        ("text,url", ['"Hello,http://x/0', "b,http://x/1", 'TV 55",http://x/2']),
+        ("text,url", ['"Hello,http://x/0', 'TV 55",http://x/2']),
+        ("url,text,n", ['http://x/0,"Hello,1', "http://x/1,b,2", 'http://x/2,TV 55",3']),
+        ("url,text", ['"http://x/0,Hello', "http://x/1,b", 'http://x/2",TV']),
+    ],
+)
+def test_rows_between_stray_quotes_are_an_error(tmp_path: Path, form: str, header: str, lines: Sequence[str]) -> None:
+    after = dict.fromkeys(header.split(","), "c") | {"url": "http://x/9"}
+    data = "\n".join([header, *lines, ",".join(after.values()), ""])
+    rows = index_of(tmp_path, f"list.{form}", data.replace(",", "\t" if form == "tsv" else ",").encode())
+    assert [(row["url"], row["error"]) for row in rows] == [
+        (None, f"bad row: lines 2 to {len(lines) + 1}: {JOINED}"),
+        ("http://x/9", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "column"),
+    [
+        ("A fox\nin snow", "url"),
+        ("A fox\nfrom http://y/1, in snow", "url"),
+        ('by Jane\n\n"A fox", http://y/1', "url"),
+        ("http://y/1\nhttp://y/2", "url"),
+        ("A fox\nin snow", "text"),
+        ("see, http://y/1 for more\nhttp://y/2", "text"),
+    ],
+)
+def test_texts_of_several_lines_stay(tmp_path: Path, text: str, column: str) -> None:
+    names = ["url", "text"] if column == "url" else ["text", "url"]
+    out = io.StringIO(newline="")
+    writer = csv.DictWriter(out, names)
+    writer.writeheader()
+    writer.writerows({"url": f"http://x/{number}", "text": text} for number in range(3))
+    rows = index_of(tmp_path, "list.csv", out.getvalue().encode())
+    assert [(row["url"], row["alt_text"], row["error"]) for row in rows] == [
+        (f"http://x/{number}", text, None) for number in range(3)
+    ]
+
+
 def test_broken_lines_of_json_are_errors_and_the_rest_is_read(tmp_path: Path) -> None:
     lines = [
         b'{"url": "http://x/0", "text": ["", "a", "b"], "width": "640", "height": 480.0}',
