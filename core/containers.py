@@ -48,9 +48,9 @@ def open_container(path: str | Path | FilmFile) -> Any:
     """Open one film and no other file: FFmpeg may neither follow references in it nor take the path for a URL.
 
     Raises:
-        BadSampleError: It is not a regular file, has another length than it was indexed with, or its container is not
-            in `DEMUXERS` or has more than `MAX_STREAMS` streams.
-        FilmLostError: The disk or the network failed.
+        BadSampleError: It is not a regular file, or its container is not in `DEMUXERS` or has more than `MAX_STREAMS`
+            streams.
+        FilmLostError: The disk or the network failed, or the film has another length than it was indexed with.
     """
     return _opened(path)[0]
 
@@ -127,7 +127,7 @@ def _refused(film: str | Path | FilmFile, error: Exception) -> BadSampleError:
 
 def _check_length(film: FilmFile, length: int) -> None:
     if film.length is not None and length != film.length:
-        raise BadSampleError(f"{film}: changed: has {length:,} bytes now, had {film.length:,}; index the pool again")
+        raise FilmLostError(f"{film}: changed: has {length:,} bytes now, had {film.length:,}; index the pool again")
 
 
 def _raise_lost(film: str | Path | FilmFile, file: WatchedFile | None) -> None:
@@ -146,7 +146,7 @@ def open_film(path: str | Path | FilmFile, threads: int = 0) -> Iterator[tuple[A
     Raises:
         BadSampleError: As in `open_container`; there is no such stream, its codec is unknown, its frames have more than
             `MAX_PIXELS` pixels; or reading fails in the `with` block.
-        FilmLostError: The disk or the network failed.
+        FilmLostError: As in `open_container`.
     """
     import av
 

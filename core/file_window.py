@@ -7,7 +7,7 @@ import io
 import os
 from typing import Any, BinaryIO
 
-from core.errors import BadSampleError
+from core.films import FilmLostError
 
 
 class FileWindow(io.RawIOBase):
@@ -23,7 +23,7 @@ class FileWindow(io.RawIOBase):
             owner: Whether closing the window closes the file.
 
         Raises:
-            BadSampleError: The file is shorter.
+            FilmLostError: The file is shorter.
             OSError: It cannot be read.
         """
         self._file, self._start, self._length, self._position = file, start, length, 0
@@ -31,7 +31,7 @@ class FileWindow(io.RawIOBase):
         size = file.seek(0, os.SEEK_END)
         if size < start + length:
             self.close()
-            raise BadSampleError(
+            raise FilmLostError(
                 f"cut off: {max(0, size - start):,} of {length:,} bytes are there; index the pool again"
             )
 

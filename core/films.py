@@ -17,7 +17,10 @@ FILM_ENDINGS = frozenset(
 
 
 class FilmLostError(BadSampleError):
-    """The disk or the network did not deliver a film: trying again may help."""
+    """The disk or the network did not deliver a film, or its file has another length: trying again may help.
+
+    A file that is copied over while it is read has another length until it is whole again.
+    """
 
 
 @dataclass(frozen=True)

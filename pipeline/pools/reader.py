@@ -58,7 +58,7 @@ class Images:
             failure = Failure(f"unreadable: {error}", retry=True)
         except LinkError as error:
             failure = Failure(str(error))
-        except BAD_PARQUET as error:  # includes OSError of the disk or the network, which can be retried
+        except BAD_PARQUET as error:  # it was readable once, and may be again: OSError, or Arrow's for a cut file
             text = " ".join(str(error).split())[:300] or type(error).__name__
-            failure = Failure(f"unreadable: {text}", isinstance(error, OSError))
+            failure = Failure(f"unreadable: {text}", isinstance(error, OSError | pa.ArrowInvalid))
         return [failure] * len(group.rows)

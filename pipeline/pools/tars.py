@@ -75,7 +75,7 @@ class Tars(GlobPool):
         images: list[bytes | Failure] = []
         for offset, length in zip(group.offsets, group.lengths, strict=True):
             data = bytes(span[offset - start : offset - start + length])
-            images.append(data if len(data) == length else Failure(_cut_off(len(data), length)))
+            images.append(data if len(data) == length else Failure(_cut_off(len(data), length), retry=True))
         return images
 
     def check_first(self, listing: Listing) -> Listing:

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from core.errors import BadSampleError
 from core.file_window import FileWindow
-from core.films import FilmFile
+from core.films import FilmFile, FilmLostError
 from core.parquet import BAD_PARQUET
 from manifests.schemas import FILM_INDEX
 from manifests.storage import Folder
@@ -173,14 +173,15 @@ class Videos(GlobPool):
                 ends = list(accumulate(parquet.row_groups))
                 group = bisect_right(ends, row)
                 if group == len(ends):
-                    raise BadSampleError(f"row {row:,} is not there any more; index the pool again")
+                    raise FilmLostError(f"row {row:,} is not there any more; index the pool again")
                 start = ends[group] - parquet.row_groups[group]
                 ((_, cell),) = wanted_cells(parquet, film_column(parquet.schema, self.video), group, {row - start})
                 data = cell_bytes(cell, self.max_cell)
         except BadSampleError:
             raise
         except BAD_PARQUET as error:
-            raise BadSampleError(f"broken Parquet: {damage(error)}") from error
+            lost = isinstance(error, OSError | pa.ArrowInvalid)  # it was readable once, and may be again
+            raise (FilmLostError if lost else BadSampleError)(f"broken Parquet: {damage(error)}") from error
         if data is None:
             raise BadSampleError("null film: the cell holds no bytes")
         return io.BytesIO(data)

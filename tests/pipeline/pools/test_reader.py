@@ -107,11 +107,11 @@ def test_vanished_or_truncated_shard_is_a_failure_of_its_rows(pools: dict[str, P
     result, _ = read(images, rows)
     lost_rows = [f for f in result if isinstance(f, Failure)]
     assert 10 < len(lost_rows) < 40
-    assert {f.error.split(":")[0] for f in lost_rows} == {"cut off"}
+    assert {(f.error.split(":")[0], f.retry) for f in lost_rows} == {("cut off", True)}
     images, rows = stored(pools["parquet"])
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
     result, _ = read(images, rows)
-    assert all(isinstance(f, Failure) and f.error.startswith("unreadable: ") for f in result)
+    assert all(isinstance(f, Failure) and f.error.startswith("unreadable: ") and f.retry for f in result)
 
 
 def encoded(image: Image.Image, format_: str, **options: object) -> bytes:
