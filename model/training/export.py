@@ -15,7 +15,7 @@ from core.errors import UserError
 from model.training import checkpoints
 from model.training.data.prepare import for_stage
 from model.training.dist import gathered
-from model.training.stage import Stage
+from model.training.stage import Stage, reordered
 from model.weights_io import EXACT
 
 if TYPE_CHECKING:
@@ -90,15 +90,17 @@ def check_done(model: Path, stage: Stage) -> None:
     """Check that a finished stage was trained with the settings that the recipe has now.
 
     Raises:
-        UserError: A setting differs.
+        UserError: A setting or the order of its keys differs.
     """
-    now = stage.model_dump(mode="json")
-    for key, value in read_provenance(model)["stage"].items():
+    now, before = stage.model_dump(mode="json"), read_provenance(model)["stage"]
+    for key, value in before.items():
         if now.get(key) != value:
             raise UserError(
                 f"{model}: stage {stage.name} is done, with {key} {value}, and the recipe says {now.get(key)}: "
                 "put it back, or train into another folder"
             )
+    if order := reordered(before, now):
+        raise UserError(f"{model}: stage {stage.name} is done, with {order}: put it back, or train into another folder")
 
 
 def check_export(model: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from core.errors import UserError
 from model.training.checkpoints import DamagedError, State, checkpoints_of, set_aside, verify
 from model.training.dist import DistContext
+from model.training.stage import reordered
 
 log = logging.getLogger("vl3syn.train")
 
@@ -56,7 +57,7 @@ def check_same(path: Path, state: State, now: State) -> None:
     Fields that an earlier version did not store are not compared.
 
     Raises:
-        UserError: A setting, a source's size or a fingerprint differs.
+        UserError: A setting, the order of its keys, a source's size or a fingerprint differs.
     """
     for key, value in state.stage.items():
         if key not in _RESUMABLE and now.stage.get(key) != value:
@@ -64,6 +65,8 @@ def check_same(path: Path, state: State, now: State) -> None:
                 f"{path}: was made with {key}: {value}, the recipe says {now.stage.get(key)}: "
                 "put it back, or train into another folder"
             )
+    if order := reordered(state.stage, now.stage):
+        raise UserError(f"{path}: was made with {order}: put it back, or train into another folder")
     for name, rows in state.rows.items():
         if now.rows.get(name, rows) != rows:
             raise UserError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
@@ -183,3 +184,15 @@ class Stage(Value):
     def patch_budget(self) -> int:
         """Maximum patches of a packed row."""
         return self.patches or self.tokens * max(self.image_merge, self.video_merge) ** 2
+
+
+def reordered(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """Return in words which setting of a stage has its keys in another order now; None if none has.
+
+    The order counts in two of them: a mixture's sources are numbered by it, and the first pattern that matches decides.
+    """
+    for key in ("mixture", "learning_rates"):
+        old, new = list(before.get(key, ())), list(now.get(key, ()))
+        if old != new:
+            return f"{key} in the order {old}, the recipe has {new}"
+    return None
