@@ -155,7 +155,8 @@ def begin(recipe: Any, out: Path) -> Any:
     """The trainer of its stage: from the beginning, or from the checkpoint that is there."""
     from model.training.data.sampler import MixtureSampler
     from model.training.dist import DistContext
-    from model.training.run import open_sources, open_start
+    from model.training.run import open_sources
+    from model.training.start import open_start
     from model.training.trainer import Trainer
 
     (stage,) = recipe.stages

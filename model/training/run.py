@@ -18,7 +18,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 import yaml
 
 from core.errors import UserError
@@ -33,7 +32,7 @@ from model.training.flops import peak_flops
 from model.training.held_out import evaluate_held_out, open_held_out
 from model.training.recipe import HELD_OUT_SEED, START_FINGERPRINT, Start, TrainRecipe, load_recipe, with_absolute_paths
 from model.training.stage import Stage
-from model.training.start import open_start
+from model.training.start import open_stage
 from model.training.stop import FILE, Stop
 
 if TYPE_CHECKING:
@@ -215,14 +214,10 @@ def _open_trainer(
         folder: Folder of the stage.
         world: The workers.
     """
-    from model.training.lora import add_adapters
     from model.training.trainer import Trainer
 
     stage = recipe.stages[number - 1]
-    model, processor = open_start(start, recipe.seed)
-    if stage.lora:
-        torch.manual_seed(recipe.seed + number)
-        add_adapters(model, stage.lora)
+    model, processor = open_stage(start, stage, recipe.seed, number)
     sampler = open_sampler(recipe, number, sources)
     data = world.all_gather(_fingerprints(recipe, stage, start) if world.is_main else None)[0]
     return Trainer(model, processor, recipe=recipe, stage=stage, sampler=sampler, folder=folder, world=world, data=data)

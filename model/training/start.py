@@ -12,7 +12,25 @@ from model.training.recipe import Start
 if TYPE_CHECKING:
     from model.config import ModelConfig
     from model.processor import Processor
+    from model.training.stage import Stage
     from model.videollama3 import VideoLLaMA3
+
+
+def open_stage(start: Start, stage: Stage, seed: int, number: int) -> tuple[VideoLLaMA3, Processor]:
+    """Return the model, with the stage's adapters, and the processor that stage `number`, from 1, begins with.
+
+    Frozen weights are in no checkpoint, so adapters are drawn the same way each time.
+
+    Raises:
+        UserError: A folder is not a valid checkpoint, or a layer takes no adapter.
+    """
+    from model.training.lora import add_adapters
+
+    model, processor = open_start(start, seed)
+    if stage.lora:
+        torch.manual_seed(seed + number)
+        add_adapters(model, stage.lora)
+    return model, processor
 
 
 def open_start(start: Start, seed: int) -> tuple[VideoLLaMA3, Processor]:

@@ -17,7 +17,7 @@ from model.training.checkpoints import is_checkpoint, verify
 from model.training.data.prepare import for_stage
 from model.training.recipe import START_FINGERPRINT, Start
 from model.training.stage import Stage
-from model.training.start import open_start
+from model.training.start import open_stage
 
 if TYPE_CHECKING:
     from model.processor import Processor
@@ -50,16 +50,13 @@ def load_step(step: Path) -> tuple[VideoLLaMA3, Processor]:
     """
     from safetensors.torch import load_file
 
-    from model.training.lora import add_adapters
-
     recipe, state = recipe_of(step), verify(step)
     stage = Stage.model_validate(state.stage)
-    start = _start(step.absolute().parent, recipe)
+    folder = step.absolute().parent
+    start = _start(folder, recipe)
     if state.data.get(START_FINGERPRINT, start.fingerprint()) != start.fingerprint():
         raise UserError(f"{step}: {START_FINGERPRINT} has changed since its stage began: put back what there was")
-    model, processor = open_start(start, recipe["seed"])
-    if stage.lora:
-        add_adapters(model, stage.lora)
+    model, processor = open_stage(start, stage, recipe["seed"], _number(folder))
     parameters = dict(model.named_parameters())
     with torch.no_grad():
         for name, weight in load_file(step / "weights.safetensors").items():
@@ -69,8 +66,13 @@ def load_step(step: Path) -> tuple[VideoLLaMA3, Processor]:
 
 def _start(folder: Path, recipe: dict[str, Any]) -> Start:
     """Return what the stage with this folder begins with."""
-    number = int(folder.name.partition("-")[0])
+    number = _number(folder)
     if number == 1:
         return Start.model_validate(recipe["model"])
     before = folder.parent / f"{number - 1}-{recipe['stages'][number - 2]['name']}" / "model"
     return Start(checkpoint=str(before))
+
+
+def _number(folder: Path) -> int:
+    """Return the number of the stage with this folder, from 1."""
+    return int(folder.name.partition("-")[0])

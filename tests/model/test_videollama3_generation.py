@@ -12,7 +12,7 @@ import torch
 
 from model.config import preset
 from model.training.recipe import Start
-from model.training.run import open_start
+from model.training.start import open_start
 from model.videollama3 import VideoLLaMA3
 from tests.model.oracles import Sample, ours_of, packed, whole_oracle
 

@@ -22,6 +22,8 @@ from tests.model.training import training_data
 FROZEN = {"vision": "frozen", "projector": 1e-3, "language": 1e-3}
 LORA = {"learning_rates": {".*lora_": 1e-2, "projector": 1e-3, "": "frozen"}, "lora": {"r": 4, "alpha": 8}}
 
+UP = {".*lora_B": 1e-2, "projector": 1e-3, "": "frozen"}
+
 
 class StoppedError(Exception):
     """Where a test has had enough."""
@@ -97,9 +99,12 @@ def test_step_of_the_first_stage_begins_with_the_recipes_model(folder: Path, tmp
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in model.state_dict().items())
 
 
-def test_adapters_of_a_step_are_used(folder: Path, tmp_path: Path) -> None:
-    path = stopped_after_step_4(recipe(folder, 6, **LORA), tmp_path / "out")
-    train(parse_recipe(recipe(folder, 4, **LORA), "test"), tmp_path / "short")
+@pytest.mark.parametrize("halves", ["both", "up"])
+def test_adapters_of_a_step_are_used(folder: Path, tmp_path: Path, halves: str) -> None:
+    """A frozen half is in no checkpoint: it is drawn again as it was."""
+    lora = LORA if halves == "both" else LORA | {"learning_rates": UP}
+    path = stopped_after_step_4(recipe(folder, 6, **lora), tmp_path / "out")
+    train(parse_recipe(recipe(folder, 4, **lora), "test"), tmp_path / "short")
     model, processor = load_checkpoint(path)
     merged = VideoLLaMA3.from_pretrained(tmp_path / "short/2-second/model")
     row = processor([{"role": "user", "content": [{"type": "image", "image": training_data.picture(1)}, "Say it."]}])
