@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from core.errors import UserError
+from core.errors import UserError, reading
 from model.training import checkpoints
 from model.training.data.prepare import for_stage
 from model.training.dist import gathered
+from model.training.recipe import START_FINGERPRINT
 from model.training.stage import Stage, reordered
+from model.training.trained_data import TrainedData
 from model.weights_io import EXACT
 
 if TYPE_CHECKING:
@@ -27,10 +29,10 @@ log = logging.getLogger("vl3syn.train")
 PROVENANCE = "vl3syn_training.json"
 
 
-def export(trainer: Trainer) -> None:
+def export(trainer: Trainer, before: TrainedData) -> None:
     """Write the model of a finished stage to the folder `model` in its folder, and delete the stage's checkpoints.
 
-    All ranks must call this; rank 0 writes.
+    All ranks must call this; rank 0 writes. `before` is what the earlier stages were trained on.
     """
     from manifests.version import __version__
     from model.training.curves import draw
@@ -43,6 +45,7 @@ def export(trainer: Trainer) -> None:
         aside = folder / ".model.partial"
         _save(trainer.model, aside, merged(weights, stage.lora) if stage.lora else weights, recipe.export_dtype)
         for_stage(trainer.processor, stage).save_pretrained(aside)
+        trained = before.then(_data_of(trainer))
         provenance = {
             "vl3syn": __version__,
             "steps": trainer.step,
@@ -50,6 +53,8 @@ def export(trainer: Trainer) -> None:
             "workers": world.size,
             "recipe": recipe.model_dump(mode="json"),
             "stage": stage.model_dump(mode="json"),
+            "rows": trained.rows,
+            "data": trained.data,
             "files": checkpoints.checksums(
                 aside, [file.relative_to(aside).as_posix() for file in sorted(aside.rglob("*")) if file.is_file()]
             ),
@@ -61,6 +66,11 @@ def export(trainer: Trainer) -> None:
         losses = [r["loss"] for r in read_metrics(folder.parent) if r["stage"] == stage.name and r["kind"] == "step"]
         log.info("%s: done, loss %.4f to %.4f; exported to %s", stage.name, *ends(losses), folder / "model")
     world.barrier()
+
+
+def _data_of(trainer: Trainer) -> TrainedData:
+    state = trainer.initial_state
+    return TrainedData(state.rows, {name: value for name, value in state.data.items() if name != START_FINGERPRINT})
 
 
 def _save(model: VideoLLaMA3, folder: Path, weights: dict[str, Tensor], dtype: str) -> None:
@@ -114,4 +124,29 @@ def check_export(model: Path) -> None:
             raise UserError(
                 f"{model / name}: is not as its stage has written it: copy it back, or delete {model} to train that "
                 "stage again"
+            )
+
+
+def trained_data(model: Path) -> TrainedData:
+    """Return what an export was trained on, in all stages. It is empty if an earlier version wrote it.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    with reading(model / PROVENANCE):
+        return TrainedData.stored(read_provenance(model))
+
+
+def check_same_data(before: TrainedData, trainer: Trainer) -> None:
+    """Check that a stage holds out the samples that the stages before it held out.
+
+    Raises:
+        UserError: A source of which some are held out has changed since: others would be, and these were trained on.
+    """
+    now = _data_of(trainer)
+    for name in now.rows:
+        if trainer.recipe.sources[name].num_held_out and (change := before.change(now, name)):
+            raise UserError(
+                f"{trainer.folder}: source {name} {change} since the stage before: samples that it trained on would be "
+                "held out: put back what there was, or train into another folder"
             )

@@ -27,13 +27,14 @@ from model.training.data.registry import write_source
 from model.training.data.sampler import MixtureSampler
 from model.training.data.source import Source, SourceConfig
 from model.training.dist import DistContext
-from model.training.export import check_done, check_export, export
+from model.training.export import check_done, check_export, check_same_data, export, trained_data
 from model.training.flops import peak_flops
 from model.training.held_out import evaluate_held_out, open_held_out
 from model.training.recipe import HELD_OUT_SEED, START_FINGERPRINT, Start, TrainRecipe, load_recipe, with_absolute_paths
 from model.training.stage import Stage
 from model.training.start import open_stage
 from model.training.stop import FILE, Stop
+from model.training.trained_data import FINGERPRINT, TrainedData
 
 if TYPE_CHECKING:
     from model.training.metrics_log import MetricsLogger
@@ -60,7 +61,7 @@ def train(recipe: TrainRecipe, out: str | Path, world: DistContext | None = None
     recipe = world.all_gather(_write_recipe(recipe, folder) if world.is_main else recipe)[0]
     if world.is_main:
         warn_unused(recipe)
-    last_export = None
+    last_export, before = None, TrainedData()
     with Stop(folder / FILE, world.size) as stop:
         for number, stage in enumerate(recipe.stages, 1):
             stage_folder = folder / f"{number}-{stage.name}"
@@ -76,8 +77,9 @@ def train(recipe: TrainRecipe, out: str | Path, world: DistContext | None = None
                     check_export(last_export)
                 start = recipe.model if last_export is None else Start(checkpoint=str(last_export))
                 trainer = _open_trainer(recipe, number, sources, start, folder=stage_folder, world=world)
-                _train_stage(trainer, held_out, stop)
+                _train_stage(trainer, held_out, stop, before)
             last_export = stage_folder / "model"
+            before = trained_data(last_export)
     assert last_export is not None
     return last_export
 
@@ -171,11 +173,13 @@ def open_sampler(recipe: TrainRecipe, number: int, sources: Mapping[str, Source]
     )
 
 
-def _train_stage(trainer: Trainer, held_out: Mapping[str, Source], stop: Stop) -> None:
-    """Train a stage to its end, and export it."""
+def _train_stage(trainer: Trainer, held_out: Mapping[str, Source], stop: Stop, before: TrainedData) -> None:
+    """Train a stage to its end, and export it. `before` is what the earlier stages were trained on."""
     recipe, world = trainer.recipe, trainer.world
     metrics = _open_metrics(trainer) if world.is_main else None
     try:
+        if not trainer.step:
+            check_same_data(before, trainer)
         while step := trainer.run_step():
             if metrics:
                 metrics.step(step)
@@ -188,7 +192,7 @@ def _train_stage(trainer: Trainer, held_out: Mapping[str, Source], stop: Stop) -
             if step.step % recipe.evaluate_every == 0 and step.progress < 1:
                 evaluate_held_out(trainer, held_out, metrics)
         evaluate_held_out(trainer, held_out, metrics)
-        export(trainer)
+        export(trainer, before)
     finally:
         trainer.close()
         if metrics:
@@ -241,7 +245,7 @@ def _open_metrics(trainer: Trainer) -> MetricsLogger:
 
 def _fingerprints(recipe: TrainRecipe, stage: Stage, start: Start) -> dict[str, str]:
     """Return the fingerprint of each source of a stage, and of its starting weights."""
-    sources = {f"source {name}": recipe.sources[name].fingerprint() for name in stage.mixture}
+    sources = {FINGERPRINT.format(name): recipe.sources[name].fingerprint() for name in stage.mixture}
     return {**sources, START_FINGERPRINT: start.fingerprint()}
 
 

@@ -6,6 +6,7 @@ the start of the training, as OUT/recipe.yaml names it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,11 +53,10 @@ def load_step(step: Path) -> tuple[VideoLLaMA3, Processor]:
 
     recipe, state = recipe_of(step), verify(step)
     stage = Stage.model_validate(state.stage)
-    folder = step.absolute().parent
-    start = _start(folder, recipe)
+    start = _start(step, recipe)
     if state.data.get(START_FINGERPRINT, start.fingerprint()) != start.fingerprint():
         raise UserError(f"{step}: {START_FINGERPRINT} has changed since its stage began: put back what there was")
-    model, processor = open_stage(start, stage, recipe["seed"], _number(folder))
+    model, processor = open_stage(start, stage, recipe["seed"], _number(step))
     parameters = dict(model.named_parameters())
     with torch.no_grad():
         for name, weight in load_file(step / "weights.safetensors").items():
@@ -64,15 +64,19 @@ def load_step(step: Path) -> tuple[VideoLLaMA3, Processor]:
     return model.eval(), for_stage(processor, stage)
 
 
-def _start(folder: Path, recipe: dict[str, Any]) -> Start:
-    """Return what the stage with this folder begins with."""
-    number = _number(folder)
-    if number == 1:
-        return Start.model_validate(recipe["model"])
-    before = folder.parent / f"{number - 1}-{recipe['stages'][number - 2]['name']}" / "model"
-    return Start(checkpoint=str(before))
+def _start(step: Path, recipe: Mapping[str, Any]) -> Start:
+    """Return what the stage of a step's checkpoint begins with."""
+    before = export_before(step, recipe)
+    return Start(checkpoint=str(before)) if before else Start.model_validate(recipe["model"])
 
 
-def _number(folder: Path) -> int:
-    """Return the number of the stage with this folder, from 1."""
-    return int(folder.name.partition("-")[0])
+def export_before(step: Path, recipe: Mapping[str, Any]) -> Path | None:
+    """Return the export of the stage before that of a step's checkpoint; None in the first stage."""
+    number = _number(step) - 1
+    folder = step.absolute().parents[1]
+    return folder / f"{number}-{recipe['stages'][number - 1]['name']}" / "model" if number else None
+
+
+def _number(step: Path) -> int:
+    """Return the number of the stage of a step's checkpoint, from 1."""
+    return int(step.absolute().parent.name.partition("-")[0])

@@ -15,7 +15,8 @@ from model.training.data.sampler import SourceOrder
 from model.training.data.shards import ShardConfig
 from model.training.data.source import Source, SourceConfig
 from model.training.export import PROVENANCE
-from model.training.step_checkpoint import is_step, recipe_of
+from model.training.step_checkpoint import export_before, is_step, recipe_of
+from model.training.trained_data import FINGERPRINT, TrainedData
 
 _LOCATIONS = ("shards", "annotations", "records")  # keys of a source that say where it lies
 
@@ -28,30 +29,50 @@ class TrainedSource:
         name: Its name in the training recipe.
         held_out: Number of its samples that were held out, or where other samples lie that were held out.
         seed: Seed of the choice of held-out samples.
+        data: The data that are a part of it, or all.
+        trained: What the training knows of its sources.
         part_of: The whole source, if the data are only one of its files: its rows are counted otherwise then.
     """
 
     name: str
     held_out: int | str
     seed: int
+    data: SourceConfig
+    trained: TrainedData
     part_of: str = ""
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the training stored how many samples the source had. Exports of earlier versions did not."""
+        return self.name in self.trained.rows
 
     def rows(self, source: Source, held_out: bool) -> Sequence[int]:
         """Return the rows that were held out, or the others, ascending.
 
         Raises:
-            UserError: Nothing of the source was held out, or it is known of the whole source only.
+            UserError: Nothing of the source was held out, it is known of the whole source only, or the source has
+                changed since.
         """
         if self.part_of:
             raise UserError(f"of {self.name} one file is given, and samples were held out of all: give {self.part_of}")
+        if isinstance(self.held_out, str) and held_out:
+            raise UserError(f"of {self.name} what is held out lies in {self.held_out}: give --data {self.held_out}")
+        self._check_same(source)
         if isinstance(self.held_out, str):
-            if held_out:
-                raise UserError(f"of {self.name} what is held out lies in {self.held_out}: give --data {self.held_out}")
             return range(source.rows)
         held = set(SourceOrder(source, self.held_out, 0, self.seed, 1).held_out.tolist())
         if held_out and not held:
             raise UserError(f"of {self.name} nothing was held out: leave out --held-out")
         return [row for row in range(source.rows) if (row in held) == held_out]
+
+    def _check_same(self, source: Source) -> None:
+        name = FINGERPRINT.format(self.name)
+        fingerprints = {name: self.data.fingerprint()} if name in self.trained.data else {}
+        if change := self.trained.change(TrainedData({self.name: source.rows}, fingerprints), self.name):
+            raise UserError(
+                f"{self.data.location}: {change} since the training: which samples it held out is not known any more: "
+                "put back what there was, or leave out --held-out and --trained-on"
+            )
 
 
 def trained_source(checkpoint: str | Path, data: SourceConfig) -> TrainedSource | None:
@@ -60,7 +81,7 @@ def trained_source(checkpoint: str | Path, data: SourceConfig) -> TrainedSource 
     Raises:
         UserError: The file that describes the training is damaged.
     """
-    recipe = _recipe_of(Path(checkpoint))
+    recipe, trained = _training_of(Path(checkpoint))
     for name, source in recipe["sources"].items():
         if "kind" in source:  # of another package: its class is not imported
             continue
@@ -69,7 +90,10 @@ def trained_source(checkpoint: str | Path, data: SourceConfig) -> TrainedSource 
         if same_caption and f"{_absolute(data.location)}/".startswith(f"{path}/"):
             seed = recipe.get("held_out_seed")  # earlier versions have none, and held out by `seed`
             part_of = path if isinstance(data, RecordConfig) and _is_part(data.records, path) else ""
-            return TrainedSource(name, source["held_out"], recipe["seed"] if seed is None else seed, part_of)
+            seed = recipe["seed"] if seed is None else seed
+            if path != _absolute(data.location):  # a part may have a fingerprint of its own
+                trained = TrainedData(trained.rows)
+            return TrainedSource(name, source["held_out"], seed, data, trained, part_of)
     return None
 
 
@@ -80,15 +104,23 @@ def _is_part(records: str, of: str) -> bool:
     return os.path.isdir(of) and record_files(records) != record_files(of)
 
 
-def _recipe_of(checkpoint: Path) -> dict[str, Any]:
-    """Return the recipe that an export or a step's checkpoint was trained by; one without sources if there is none."""
+def _training_of(checkpoint: Path) -> tuple[dict[str, Any], TrainedData]:
+    """Return the recipe that an export or a step's checkpoint was trained by, and the data of its stages so far.
+
+    Without a training, the recipe has no sources.
+    """
     if is_step(checkpoint):
-        return recipe_of(checkpoint)
+        recipe, file = recipe_of(checkpoint), checkpoint / "state.json"
+        before = export_before(checkpoint, recipe)
+        with reading(file):
+            now = TrainedData.stored(json.loads(file.read_text()))
+        return recipe, _training_of(before)[1].then(now) if before else now
     file = checkpoint / PROVENANCE
     if not file.is_file():
-        return {"sources": {}}
+        return {"sources": {}}, TrainedData()
     with reading(file):
-        return dict(json.loads(file.read_text())["recipe"])
+        provenance = json.loads(file.read_text())
+        return dict(provenance["recipe"]), TrainedData.stored(provenance)
 
 
 def _absolute(path: str) -> str:

@@ -78,6 +78,7 @@ class Trainer:
         step: Number of steps that are done.
         consumed_samples: Number of samples in the rows of these steps, and of skipped ones, over all workers.
         trainable: The parameters that are trained, by name.
+        initial_state: The state before step 1, with what the stage is trained on.
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class Trainer:
         groups = self._prepare_model()
         self.optimizer = torch.optim.AdamW(groups, betas=stage.betas, fused=world.device.type == "cuda")
         self.trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self._initial_state = State(
+        self.initial_state = State(
             step=0,
             consumed_samples=0,
             virtual_ranks={},
@@ -142,9 +143,9 @@ class Trainer:
         """Restore the newest valid checkpoint and return its state; without one, return the state before step 1."""
         last = newest_valid(self.folder, self.world)
         if last is None:
-            return self._initial_state
+            return self.initial_state
         path, state = last
-        check_same(path, state, self._initial_state)
+        check_same(path, state, self.initial_state)
         checkpoints.restore(path, self.trainable, self.optimizer, self.world)
         return state
 
@@ -288,9 +289,7 @@ class Trainer:
         """Write a checkpoint, and delete all but the last `keep_last`."""
         by_worker = self.world.all_gather(self._virtual_ranks)
         ranks = {number: state for states in by_worker for number, state in states.items()}
-        state = replace(
-            self._initial_state, step=self.step, consumed_samples=self.consumed_samples, virtual_ranks=ranks
-        )
+        state = replace(self.initial_state, step=self.step, consumed_samples=self.consumed_samples, virtual_ranks=ranks)
         checkpoints.save(self.folder, self.trainable, self.optimizer, state, self.world)
         if self.world.is_main:
             checkpoints.retain(self.folder, self.recipe.keep_last)

@@ -144,8 +144,7 @@ def evaluate_command(
         if annotated
         else ShardConfig(shards=data, caption=cast("Caption", caption or "detailed"))
     )
-    if held_out is None:
-        _warn(checkpoint, source)
+    _warn(checkpoint, source, held_out)
     result = evaluate(
         checkpoint,
         source,
@@ -204,12 +203,18 @@ def _target(predictions: str) -> tuple[Folder, str]:
     return Folder.at(folder), name
 
 
-def _warn(checkpoint: str, source: SourceConfig) -> None:
-    """Print a warning if the checkpoint was trained on the source."""
+def _warn(checkpoint: str, source: SourceConfig, held_out: bool | None) -> None:
+    """Print a warning if the checkpoint was trained on the source, or if its parts may be others than they were."""
     from model.training.trained_source import trained_source
     from pipeline.commands import output
 
-    if trained := trained_source(checkpoint, source):
+    trained = trained_source(checkpoint, source)
+    if trained and held_out is not None and not trained.is_known:
+        output.say(
+            f"{checkpoint} does not say how many samples {trained.name} had, as those of earlier versions: if it has "
+            "others now, some of those that are held out were trained on"
+        )
+    if trained and held_out is None:
         others = f"; {trained.held_out} of its samples were not (--held-out)" if trained.held_out else ""
         if isinstance(trained.held_out, str):
             others = f"; what is held out lies in {trained.held_out}"

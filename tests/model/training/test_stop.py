@@ -173,10 +173,10 @@ def test_ctrl_c_after_the_last_step_reaches_the_caller(
 
     plain = run.export
 
-    def export(trainer: Any) -> None:
+    def export(trainer: Any, before: Any) -> None:
         if trainer.stage.name == "second":
             signal.raise_signal(signal.SIGINT)
-        plain(trainer)
+        plain(trainer, before)
 
     monkeypatch.setattr(run, "export", export)
     with pytest.raises(KeyboardInterrupt):

@@ -293,7 +293,8 @@ def trained(folder: Path, tmp_path: Path) -> str:
     stage = {"name": "one", "learning_rates": {"": 1e-3}, "mixture": {"scene": 1}, "steps": 1}
     sources = {"scene": scene, "other": {"annotations": "other.jsonl"}}
     recipe = parse_recipe({"model": {"preset": "tiny"}, "sources": sources, "stages": [stage]}, "test")
-    (tmp_path / "ckpt/vl3syn_training.json").write_text(json.dumps({"recipe": recipe.model_dump(mode="json")}))
+    provenance = {"recipe": recipe.model_dump(mode="json"), "rows": {"scene": COUNT}}
+    (tmp_path / "ckpt/vl3syn_training.json").write_text(json.dumps(provenance))
     return str(tmp_path / "ckpt")
 
 
@@ -318,6 +319,25 @@ def test_held_out_and_trained_samples_are_those_of_the_training(
         assert (done.code, done.err) == (0, "")
         result[part] = [int(line["sample"].split("(id ")[1].rstrip(")")) for line in _lines(tmp_path / "out.jsonl")]
     assert result == {"--held-out": expected, "--trained-on": [row for row in range(COUNT) if row not in expected]}
+
+
+def test_export_of_an_earlier_version_is_told_about(ask: Ask, trained: str) -> None:
+    file = Path(trained) / "vl3syn_training.json"
+    file.write_text(json.dumps({"recipe": json.loads(file.read_text())["recipe"]}))
+    done = ask("--data", "shards", "--held-out", "--max-new-tokens", 0, "--json", checkpoint=trained)
+    assert (done.code, json.loads(done.out)["loss"]["samples"]) == (0, 2)
+    (line,) = done.err.splitlines()
+    assert "does not say how many samples scene had, as those of earlier versions: if it has others now, some" in line
+
+
+def test_held_out_of_data_that_have_grown_are_refused(ask: Ask, trained: str) -> None:
+    file = Path(trained) / "vl3syn_training.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"rows": {"scene": COUNT - 1}}))
+    for part in ("--held-out", "--trained-on"):
+        done = ask("--data", "shards", part, "--max-new-tokens", 0, checkpoint=trained)
+        assert done.code == 1
+        (line,) = done.err.splitlines()
+        assert line.startswith("vl3syn: shards: had 4 samples and has 5 since the training: which samples it held out")
 
 
 def _change_training(checkpoint: str, change: Callable[[dict[str, Any]], None]) -> None:
@@ -432,12 +452,12 @@ def test_records_have_the_loss_of_their_annotations(folder: Path, ask: Ask, tmp_
 def test_held_out_records_are_those_of_the_training(folder: Path, ask: Ask, trained: str, tmp_path: Path) -> None:
     records = _imported(folder, tmp_path / "set", rows_per_file=2)
     source = {"records": str(records), "media": str(folder), "held_out": 1}
-    _change_training(trained, lambda recipe: recipe["sources"].update(scene=source))
+    _change_training(trained, lambda recipe: recipe["sources"].update(notes=source))
     arguments = ("--media", folder, "--held-out", "--max-new-tokens", 0)
     assert json.loads(ask("--data", records, *arguments, "--json", checkpoint=trained).out)["loss"]["samples"] == 1
     done = ask("--data", records / "records-00000.jsonl", *arguments, checkpoint=trained)
     assert (done.code, done.out) == (1, "")
-    assert f"of scene one file is given, and samples were held out of all: give {records}" in done.err
+    assert f"of notes one file is given, and samples were held out of all: give {records}" in done.err
     assert ask("--data", "qa.jsonl", "--max-new-tokens", 0, checkpoint=trained).code == 0
 
 
