@@ -33,6 +33,17 @@ def open_held_out(recipe: TrainRecipe) -> dict[str, Source]:
     return opened
 
 
+def is_evaluation_due(trainer: Trainer) -> bool:
+    """Return whether the last step is followed by an evaluation. A stage ends with one in any case."""
+    return trainer.step > 0 and trainer.step % trainer.recipe.evaluate_every == 0 and trainer.progress() < 1
+
+
+def is_evaluation_lost(trainer: Trainer, metrics: MetricsLogger | None) -> bool:
+    """Return whether a stage goes on from a step whose evaluation came to no end. All ranks get rank 0's answer."""
+    is_logged = metrics is not None and metrics.has_evaluation(trainer.step)
+    return bool(trainer.world.all_gather(is_evaluation_due(trainer) and not is_logged)[0])
+
+
 def evaluate_held_out(trainer: Trainer, opened: Mapping[str, Source], metrics: MetricsLogger | None) -> None:
     """Compute held-out losses and generate a few answers. All ranks run this; rank 0 logs the results.
 

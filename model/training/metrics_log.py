@@ -93,6 +93,10 @@ class MetricsLogger:
         if self._write("held_out", step, {"losses": dict(losses)}):
             self._scalars(step, {f"held_out/{name}": loss for name, loss in losses.items()})
 
+    def has_evaluation(self, step: int) -> bool:
+        """Return whether an earlier process has logged the evaluation of a step."""
+        return any(stage == self._stage and kind != "step" and at == step for stage, kind, at, _ in self._written)
+
     def skipped_held_out(self, lines: Sequence[str]) -> None:
         """Log bad held-out samples: their number and the first reason, once per stage."""
         if lines and not self._skipped_logged:

@@ -29,7 +29,7 @@ from model.training.data.source import Source, SourceConfig
 from model.training.dist import DistContext
 from model.training.export import check_done, check_export, check_same_data, export, trained_data
 from model.training.flops import peak_flops
-from model.training.held_out import evaluate_held_out, open_held_out
+from model.training.held_out import evaluate_held_out, is_evaluation_due, is_evaluation_lost, open_held_out
 from model.training.recipe import HELD_OUT_SEED, START_FINGERPRINT, Start, TrainRecipe, load_recipe, with_absolute_paths
 from model.training.stage import Stage
 from model.training.start import open_stage
@@ -180,6 +180,8 @@ def _train_stage(trainer: Trainer, held_out: Mapping[str, Source], stop: Stop, b
     try:
         if not trainer.step:
             check_same_data(before, trainer)
+        if is_evaluation_lost(trainer, metrics):
+            evaluate_held_out(trainer, held_out, metrics)
         while step := trainer.run_step():
             if metrics:
                 metrics.step(step)
@@ -189,7 +191,7 @@ def _train_stage(trainer: Trainer, held_out: Mapping[str, Source], stop: Stop, b
             if stopped:
                 line = f"stage {trainer.stage.name} has a checkpoint after step {step.step}"
                 raise stop.error(line if world.is_main else "")
-            if step.step % recipe.evaluate_every == 0 and step.progress < 1:
+            if is_evaluation_due(trainer):
                 evaluate_held_out(trainer, held_out, metrics)
         evaluate_held_out(trainer, held_out, metrics)
         export(trainer, before)

@@ -183,21 +183,21 @@ class Trainer:
         if not row_count:
             self._check_any_sample(loaded.skipped)
             return None
-        progress_before, self.consumed_samples = self._progress(), int(consumed_samples)
+        progress_before, self.consumed_samples = self.progress(), int(consumed_samples)
         self._virtual_ranks = loaded.virtual_ranks
         loss, flops = self._backward(loaded.rows, label_count)
         norm = self._clip_gradients()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self._raise_non_finite(loaded.rows, loss, norm)
         self.step += 1
-        rates = self._set_rates((progress_before + self._progress()) / 2)
+        rates = self._set_rates((progress_before + self.progress()) / 2)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         seconds = time.perf_counter() - begin
         samples, tokens, labelled, patches, rows = self._counts(loaded.rows)
         return Step(
             step=self.step,
-            progress=self._progress(),
+            progress=self.progress(),
             loss=loss,
             rates=rates,
             grad_norm=norm,
@@ -227,7 +227,7 @@ class Trainer:
     def _of_all_workers(self, lines: Sequence[str]) -> list[str]:
         return [line for lines_of_one in self.world.all_gather(list(lines)) for line in lines_of_one]
 
-    def _progress(self) -> float:
+    def progress(self) -> float:
         """Return the share of the stage that is done, 0 to 1."""
         if self.stage.steps is not None:
             return self.step / self.stage.steps

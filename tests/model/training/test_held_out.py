@@ -163,3 +163,39 @@ def test_source_that_no_stage_uses_is_warned_about(
         "source exam: no stage's mixture names it: nothing of it is trained on or held out. To evaluate on its samples "
         "only, name its file as `held_out` of another source"
     ]
+
+
+def looks(out: Path) -> list[dict[str, Any]]:
+    return [record for record in read_metrics(out) if record["kind"] in ("held_out", "answer")]
+
+
+@pytest.mark.parametrize("end", ["epochs", "steps"])
+def test_evaluation_that_a_kill_ended_is_made_up_for(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """A checkpoint of the same step is there already, so the step is not repeated. Another kill changes nothing."""
+    from model.training import run
+
+    written = recipe(folder, steps=4, save_every=2, evaluate_every=2, ask=2)
+    if end == "epochs":
+        written["stages"][0] |= {"steps": None, "epochs": 1, "tokens": 128}
+    go(written, tmp_path / "whole")
+    assert {record["step"] for record in looks(tmp_path / "whole")} >= {2, 4}
+    plain, killed = run.evaluate_held_out, []
+
+    def kill(trainer: Any, *arguments: Any) -> None:
+        if trainer.step not in killed:
+            killed.append(trainer.step)
+            raise KeyboardInterrupt
+        plain(trainer, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "evaluate_held_out", kill)
+        while not (tmp_path / "out/1-second/model").exists():
+            try:
+                go(written, tmp_path / "out")
+            except KeyboardInterrupt:
+                continue
+    assert killed[:2] == [2, 4]
+    assert looks(tmp_path / "out") == looks(tmp_path / "whole")
+    assert losses(tmp_path / "out") == losses(tmp_path / "whole")
