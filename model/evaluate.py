@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 
 from core.errors import BadSampleError, UserError
+from core.text import printable
 from model.answer_loss import Loss, compute_loss, device_of, evaluating, skip_line
 from model.caption_metrics import CaptionMetrics, ClipEncoder, caption_metrics, clip_score, mean
 from model.checkpoint import load_checkpoint
@@ -153,9 +154,9 @@ def evaluate(
         by: Keys of annotations, such as `task_type`: the task's scores also for each value of these.
 
     Raises:
-        UserError: The checkpoint or the data cannot be read, no sample is good, or none counts for the task. With
-            `held_out` also: the checkpoint was not trained on the data, or nothing of it was held out. With
-            `shuffle_images` also: no two samples can exchange their images.
+        UserError: The checkpoint or the data cannot be read, two samples have one name, no sample is good, or none
+            counts for the task. With `held_out` also: the checkpoint was not trained on the data, nothing of it was
+            held out, or it has changed since. With `shuffle_images` also: no two samples can exchange their images.
     """
     trained = trained_source(checkpoint, data)
     if held_out is not None and trained is None:
@@ -237,7 +238,12 @@ def _load(checkpoint: str | Path, dtype: str) -> tuple[VideoLLaMA3, Processor]:
 
 def _sample_losses(model: VideoLLaMA3, processor: Processor, samples: Iterable[Sample]) -> dict[str, Loss]:
     """Return the loss of each sample by its name; of a bad one, a loss over no sample that names the reason."""
-    return {sample.name: compute_loss(model, processor, [sample]) for sample in samples}
+    losses: dict[str, Loss] = {}
+    for sample in samples:
+        if sample.name in losses:
+            raise UserError(f"two samples are named {printable(sample.name)!r}: give each a name of its own")
+        losses[sample.name] = compute_loss(model, processor, [sample])
+    return losses
 
 
 def _mean_of(losses: Mapping[str, Loss], sample: str) -> float | None:

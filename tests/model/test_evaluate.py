@@ -12,12 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
+from core.errors import UserError
 from model import Processor
 from model.answer_loss import compute_loss
 from model.evaluate import Answer, evaluate, generate_answers
 from model.packed_row import PackedRow
 from model.training.data.annotations import AnnotationConfig
 from model.training.data.samples import Sample
+from model.training.data.source import Source, SourceConfig
 from model.videollama3 import VideoLLaMA3
 from tests.model.oracles import ours_of, whole_oracle
 
@@ -264,3 +266,24 @@ def test_answer_has_the_loss_of_its_sample(
     assert [answer.loss for answer in result.answers] == [pytest.approx(loss.mean, rel=1e-5) for loss in alone]
     assert result.loss.mean == pytest.approx(sum(loss.total for loss in alone) / sum(loss.tokens for loss in alone))
     assert [answer.shuffled_loss is None for answer in result.answers] == [False, False, True, True]
+
+
+class _Twins(Source):
+    """A source of one's own, two of whose samples have one name."""
+
+    name, blocks = "twins", (3,)
+
+    def sample(self, row: int) -> Sample:
+        return _asked(("one", "other", "one")[row], answer=f"Number {row}")
+
+
+class _TwinsConfig(SourceConfig):
+    def open(self, name: str, blocks_in_memory: int = 8) -> Source:
+        return _Twins()
+
+
+def test_two_samples_of_one_name_are_refused(tmp_path: Path, notes: AnnotationConfig) -> None:
+    """One would have the other's loss and score, and the mean would leave one out."""
+    assert evaluate(tmp_path / "ckpt", _TwinsConfig(), limit=2, max_new_tokens=0).loss.samples == 2
+    with pytest.raises(UserError, match=r"^two samples are named 'one': give each a name of its own$"):
+        evaluate(tmp_path / "ckpt", _TwinsConfig(), max_new_tokens=0)

@@ -21,7 +21,7 @@ class Source:
     """Samples, stored in blocks that are read together.
 
     Attributes:
-        name: Name of the source in the recipe. The names of its samples start with it.
+        name: Name of the source in the recipe. The names of its samples start with it, and differ.
         blocks: Number of samples in each block, such as the row groups of a file. At least one block, none empty.
     """
 
