@@ -49,21 +49,27 @@ def clips(
     """
     from manifests import open_run
     from pipeline.commands import output
+    from pipeline.commands.outcome import total_failure
 
     given = {"min_score": min_score, "min_gap": min_gap, "longest": longest, "trim": trim, "snap": snap}
-    url = _cut(run_, {name: value for name, value in given.items() if value is not None}, min_seconds)
-    of_clips = open_run(url)
+    url, cuts = _cut(run_, {name: value for name, value in given.items() if value is not None}, min_seconds)
+    of_clips, of_films = open_run(url), open_run(run_)
     _say_what_is_pending(of_clips)
-    seconds = _seconds(of_clips, open_run(run_), films)
+    seconds = _seconds(of_clips, of_films, films)
     if json_:
         output.print_json(seconds.to_dicts())
-        return
-    _print_seconds(seconds)
-    output.say(f"the run of the clips is {url}: filter, caption and publish it like any run")
+    else:
+        _print_seconds(seconds)
+    if failure := total_failure(of_films, of_films.funnel(), cuts):
+        raise failure
+    if not json_:
+        output.say(f"the run of the clips is {url}: filter, caption and publish it like any run")
 
 
-def _cut(run: str, settings: dict[str, Any], min_seconds: float | None) -> str:
-    """Find the cuts, index the clips, and set the rule on their length; return the run of the clips.
+def _cut(run: str, settings: dict[str, Any], min_seconds: float | None) -> tuple[str, list[str]]:
+    """Find the cuts, index the clips, and set the rule on their length.
+
+    Returns the run of the clips, and the names of the stages that found the cuts.
 
     All settings are checked first: cuts may take hours.
     """
@@ -75,13 +81,13 @@ def _cut(run: str, settings: dict[str, Any], min_seconds: float | None) -> str:
     rule = {"stage": "clip_length", "keep": {"min_seconds": min_seconds}}
     entries = [] if min_seconds is None else [rule]
     _checked_recipe(run, url, settings, entries)
-    _find_cuts(run, films)
+    cuts = _find_cuts(run, films)
     with output.working_on(url):
         _index(url, _checked_recipe(run, url, settings, entries))  # other commands may have changed it meanwhile
         if entries:
             for job in set_stages(url, entries):
                 output.announce(job)
-    return url
+    return url, cuts
 
 
 def _say_what_is_pending(run: Run) -> None:
@@ -109,7 +115,7 @@ def _films(run: str) -> Recipe:
     return recipe
 
 
-def _find_cuts(run: str, films: Recipe) -> None:
+def _find_cuts(run: str, films: Recipe) -> list[str]:
     """Compute the stage that finds cuts, for films that lack its facts; add it to the recipe if it is missing."""
     from pipeline.commands import output
     from pipeline.commands.stage import set_stages
@@ -117,8 +123,10 @@ def _find_cuts(run: str, films: Recipe) -> None:
 
     named = [step.stage.name for step in films.steps if set(CUTS) <= set(step.stage.writes.names)]
     with output.working_on(run):
-        for job in set_stages(run, [{"stage": name} for name in named or ["scenes"]]):
-            output.announce(job)
+        jobs = set_stages(run, [{"stage": name} for name in named or ["scenes"]])
+    for job in jobs:
+        output.announce(job)
+    return [job.stage for job in jobs]
 
 
 def _checked_recipe(run: str, url: str, settings: dict[str, Any], entries: list[dict[str, Any]]) -> Recipe:

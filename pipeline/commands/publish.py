@@ -108,7 +108,12 @@ def publish(
     how = parse(kind, {**(opened.recipe.get("publish") or {}), **settings}, "publish")
     with output.working_on(run_):
         done = publish_run(run_, out, how, _removals(removed_before or ()))
-    output.print_json(asdict(done)) if json_ else print_publication(done)
+    pending = sum(stage.pending for stage in opened.funnel().stages)
+    output.print_json({**asdict(done), "pending": pending}) if json_ else print_publication(done)
+    if pending:
+        output.say(
+            f"{pending:,} {recipe_of(opened).pool.noun}s wait for a stage and are not published: `vl3syn run` computes them"
+        )
     if failure := nothing_published(done):
         raise failure
 

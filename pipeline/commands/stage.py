@@ -37,7 +37,7 @@ def balance_rules(
 def apply_stages(url: str, entries: list[dict[str, Any]], json_: bool, refit: bool = False) -> None:
     """Set stages in the run's recipe (new stages at the end), compute them, and print the results.
 
-    If the change is refused, even by a worker, the recipe is restored, so that later commands work.
+    If the change is refused, or the stage fails, even in a worker, the recipe is restored, so that later commands work.
 
     Args:
         url: The run.
@@ -76,7 +76,7 @@ def set_stages(url: str, entries: list[dict[str, Any]], refit: bool = False) -> 
         with LocalWorkers() as local:
             preload(recipe, url, local, names)
             return list(run_stages(prepare(recipe, url, refit), recipe, names, refit, local))
-    except UserError:
+    except Exception:
         run.folder.write(RECIPE, before)
         raise
 
@@ -103,9 +103,15 @@ def _set_entry(stages: dict[str, dict[str, Any]], entry: dict[str, Any], url: st
     step = stages.setdefault(name, {})
     if step.get("stage", entry["stage"]) != entry["stage"]:
         raise UserError(f"{url} has a step {name} already, of the stage {step['stage']}: give another name, with --as")
+    settings = _settings(step)
     step |= _without_none(entry) | {"keep": _merged(step.get("keep") or {}, _without_none(entry.get("keep", {})))}
-    step.pop("fitted", None)  # it was trained with other settings, or it is the latest, which is the default
+    if _settings(step) != settings:
+        step.pop("fitted", None)  # it was trained with other settings
     return name
+
+
+def _settings(step: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in step.items() if key not in ("keep", "fitted", "stage", "as")}
 
 
 def _named(stages: dict[str, dict[str, Any]], stage: str, url: str) -> str | None:

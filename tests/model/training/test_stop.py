@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _started(written: dict[str, Any], out: Path, *options: str, stderr: int = subprocess.PIPE) -> subprocess.Popen[str]:
     recipe = out.with_suffix(".yaml")
-    recipe.write_text(yaml.safe_dump(written))
+    recipe.write_text(yaml.safe_dump(written, sort_keys=False))
     command = [sys.executable, "-m", "pipeline", "train", str(recipe), "--run", str(out), *options]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, cwd=ROOT, process_group=0)
 
@@ -102,7 +102,7 @@ def test_stopped_training_resumes_bit_equal_from_a_checkpoint(
 def test_stopped_command_says_so_and_has_the_signals_code(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vl3syn: Vl3syn, number: int, name: str
 ) -> None:
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(_recipe(folder)))
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(_recipe(folder), sort_keys=False))
     _signal_after_step_2(monkeypatch, number)
     done = vl3syn("train", tmp_path / "recipe.yaml", "--run", tmp_path / "out")
     assert done.returncode == 128 + number
@@ -227,7 +227,7 @@ def test_second_sigterm_ends_at_once(folder: Path, tmp_path: Path) -> None:
         "MetricsLogger.step, checkpoints.save = step, save\n"
         "train(parse_recipe(yaml.safe_load(sys.argv[1]), 'test'), sys.argv[2])\n"
     )
-    command = [sys.executable, "-c", program, yaml.safe_dump(_recipe(folder)), str(tmp_path / "out")]
+    command = [sys.executable, "-c", program, yaml.safe_dump(_recipe(folder), sort_keys=False), str(tmp_path / "out")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == -signal.SIGTERM, done.stderr
     assert not list((tmp_path / "out").glob("*/step-*"))

@@ -151,7 +151,7 @@ def test_resumed_training_equals_an_undisturbed_one(folder: Path, whole: Path, t
 )
 def test_killed_training_equals_an_undisturbed_one(folder: Path, whole: Path, tmp_path: Path, steps: int) -> None:
     file = tmp_path / "recipe.yaml"
-    file.write_text(yaml.safe_dump(training_data.recipe(folder)))
+    file.write_text(yaml.safe_dump(training_data.recipe(folder), sort_keys=False))
     _killed_after(file, tmp_path / "out", steps)
     assert len(trace(tmp_path / "out")) >= steps
     assert not (tmp_path / "out/2-second/model").exists()
@@ -165,7 +165,7 @@ def test_training_killed_ten_times_ends_with_the_same_result(folder: Path, whole
 
     dice = random.Random(7)
     file = tmp_path / "recipe.yaml"
-    file.write_text(yaml.safe_dump(training_data.recipe(folder)))
+    file.write_text(yaml.safe_dump(training_data.recipe(folder), sort_keys=False))
     for _ in range(10):
         _killed_after(file, tmp_path / "out", steps=1, pause=dice.uniform(0, 0.5))
     go(training_data.recipe(folder), tmp_path / "out")

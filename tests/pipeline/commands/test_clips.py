@@ -60,6 +60,18 @@ def test_every_film_has_a_line_with_its_fate(tmp_path: Path, vl3syn: Call) -> No
     }
 
 
+def test_films_that_all_fail_are_a_failure_of_the_command(tmp_path: Path, vl3syn: Call) -> None:
+    """As in `vl3syn run`."""
+    (tmp_path / "films").mkdir()
+    path = film(tmp_path / "films/a.mp4")
+    assert vl3syn("index", "--videos", tmp_path / "films", "--run", tmp_path / "run").returncode == 0
+    path.write_bytes(path.read_bytes()[:-100])
+    done = vl3syn("clips", "--run", tmp_path / "run")
+    assert done.returncode == 1
+    assert "film error" in done.stdout
+    assert "scenes: the only row failed: " in done.stderr
+
+
 @pytest.mark.parametrize(
     ("option", "value", "problem"),
     [

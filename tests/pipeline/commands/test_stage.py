@@ -131,14 +131,32 @@ def test_step_must_be_named_if_a_stage_stands_twice(tmp_path: Path, rules: Rules
         rules("filter", "similarity", "--texts", "alt_text", "--as", "second")
 
 
+def test_rules_keep_what_a_stage_was_trained_as(tmp_path: Path) -> None:
+    """A recipe may name the artifact of a stage; only other settings need another one."""
+    from pipeline.commands.stage import with_stages
+
+    stages = [{"stage": "conse"}, {"stage": "clusters", "clusters": 5, "fitted": "0123456789abcdef"}]
+    written = {"pool": {"images": str(tmp_path)}, "stages": stages}
+    for entry, fitted in (
+        ({"keep": {"per_group_cluster": 4}}, "0123456789abcdef"),
+        ({"clusters": 5, "seed": None}, "0123456789abcdef"),
+        ({"clusters": 6}, None),
+    ):
+        recipe, _ = with_stages(written, [{"stage": "clusters", **entry}], "run")
+        assert recipe.resolved()["stages"][1]["fitted"] == fitted
+
+
+@pytest.mark.parametrize("error", [UserError("500 clusters"), KeyError("500 clusters"), OSError("500 clusters")])
 def test_error_during_a_stage_leaves_the_recipe_unchanged(
-    tmp_path: Path, rules: Rules, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, rules: Rules, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise UserError("500 clusters of 40 images cannot be")
+    """Else all rows would wait for that stage, and later commands had nothing to compute."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
 
     before = (tmp_path / "recipe.yaml").read_text()
-    monkeypatch.setattr("pipeline.execution.runner.run_stages", refuse)
-    with pytest.raises(ValueError, match="500 clusters"):
+    monkeypatch.setattr("pipeline.execution.runner.run_stages", fail)
+    with pytest.raises(type(error), match="500 clusters"):
         rules("cluster", "--clusters", 500)
     assert (tmp_path / "recipe.yaml").read_text() == before
