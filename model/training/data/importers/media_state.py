@@ -22,6 +22,7 @@ Probe = Literal["none", "images", "all"]
 """What is opened: nothing; images, whose header is read at once; films too, which takes far longer."""
 
 _CACHED = 4096
+_SHAPE_SHARE, _SHAPE_PIXELS = 0.01, 2  # how far shapes may differ: sides are rounded
 _FILM_ENDINGS = (".mp4", ".m4v", ".mkv", ".webm", ".mov", ".avi", ".mpg", ".mpeg", ".flv", ".wmv", ".ts")
 _LOOKED_UP = ("present", "path")
 _STILL_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM")
@@ -47,17 +48,24 @@ class MediaFolder:
         self._probe = probe
         self._state = lru_cache(_CACHED)(self._look)
 
-    def look(self, medium: Medium) -> Medium:
-        """Return the medium with `present` and what its header says.
+    def look(self, medium: Medium, has_boxes: bool = False) -> Medium:
+        """Return the medium with `present` and what its header says; a size that it has already stays.
+
+        Args:
+            medium: The medium.
+            has_boxes: Boxes were scaled with the size that it has.
 
         Raises:
-            BadSampleError: It lies outside of the folder, cannot be read, or is of another kind.
+            BadSampleError: It lies outside of the folder, cannot be read, is of another kind, or of another shape than
+                that of its boxes.
         """
         if self._root is None:
             return medium
         state = self._state(medium.path, medium.type)
         if isinstance(state, str):
             raise BadSampleError(state)
+        if has_boxes and medium.type == "image" and "width" in state:
+            check_shape(medium, state["width"], state["height"])
         known = {name: value for name, value in state.items() if name in _LOOKED_UP or not getattr(medium, name)}
         if medium.start is not None or medium.end is not None:
             length = known.pop("duration", None)
@@ -115,6 +123,24 @@ class MediaFolder:
             if file.read(16).startswith(_STILL_STARTS):
                 raise BadSampleError(f"media of another kind: {path} is an image, not a film")
         return _film_header(real) if self._probe == "all" else {}
+
+
+def check_shape(medium: Medium, width: int, height: int) -> None:
+    """Refuse a picture whose sides have another ratio than those that its boxes were scaled with.
+
+    It was turned or cropped, or is another file of that name. One that was only made smaller or larger is fine: boxes
+    are said in thousandths of the sides.
+
+    Raises:
+        BadSampleError: They differ by more than a hundredth, and by more than two pixels of the smaller picture.
+    """
+    if not medium.width or not medium.height:
+        return
+    one, other = medium.width * height, medium.height * width
+    longest = max(medium.width, medium.height, width, height)
+    if abs(one - other) > max(_SHAPE_SHARE * max(one, other), _SHAPE_PIXELS * longest):
+        sizes = f"{medium.path} is {width}x{height}, its boxes are of {medium.width}x{medium.height}"
+        raise BadSampleError(f"media of another shape: {sizes}")
 
 
 def _film_header(real: str) -> dict[str, Any]:

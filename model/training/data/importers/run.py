@@ -15,7 +15,7 @@ from core.records import Licence, Record, Source
 from model.training.data.importers import embedded
 from model.training.data.importers.checks import Tally, check, quantiles
 from model.training.data.importers.format import ROW_ERRORS, Draft, Format, Options, Row, Unreadable, reason_of
-from model.training.data.importers.media_state import MediaFolder
+from model.training.data.importers.media_state import MediaFolder, check_shape
 from model.training.data.importers.readers import Notes, read_rows
 from model.training.data.importers.report import Report
 from model.training.data.importers.writer import Writer
@@ -127,14 +127,17 @@ _STATES: Mapping[bool | None, str] = {True: "present", False: "missing", None: "
 
 def _record(job: Job, row: Row, draft: Draft, place: str, digest: str, writer: Writer) -> Record:
     original = "" if draft.original_id is None else str(draft.original_id)
+    boxed = {region.media for turn in draft.turns for region in turn.regions}
     media = []
     for medium in draft.media:
         if data := draft.embedded.get(medium.key):
             path, header = embedded.store(data, writer.folder)
+            if medium.key in boxed:
+                check_shape(medium, header.width, header.height)
             size = {"width": header.width, "height": header.height}
             media.append(medium.model_copy(update={"path": path, "root": "records", "present": True, **size}))
         else:
-            media.append(job.media.look(medium))
+            media.append(job.media.look(medium, medium.key in boxed))
     source = Source(
         dataset=job.dataset,
         subset=draft.subset,
