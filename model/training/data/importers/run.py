@@ -132,9 +132,10 @@ def _record(job: Job, row: Row, draft: Draft, place: str, digest: str, writer: W
     for medium in draft.media:
         if data := draft.embedded.get(medium.key):
             path, header = embedded.store(data, writer.folder)
-            if medium.key in boxed:
-                check_shape(medium, header.width, header.height)
             size = {"width": header.width, "height": header.height}
+            if medium.key in boxed and medium.width and medium.height:
+                check_shape(medium, header.width, header.height)
+                size = {}  # its boxes are of the size that the annotation says
             media.append(medium.model_copy(update={"path": path, "root": "records", "present": True, **size}))
         else:
             media.append(job.media.look(medium, medium.key in boxed))

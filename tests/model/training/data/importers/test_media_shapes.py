@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from core.boxes import to_thousandths
 from model.training.data.importers.media_state import MediaFolder
 from model.training.data.importers.registry import format_named
 from model.training.data.importers.run import Job, run
@@ -87,20 +88,27 @@ def test_shape_is_not_known_without_a_header(tmp_path: Path) -> None:
     assert report.records == 1
 
 
-@pytest.mark.parametrize(
-    ("size", "reasons"),
-    [
-        ((640, 480), []),
-        ((480, 640), ["media of another shape: sa_1.png is 480x640, its boxes are of 640x480"]),
-    ],
-)
-def test_embedded_picture_of_another_shape(tmp_path: Path, size: tuple[int, int], reasons: list[str]) -> None:
-    entry = {"image": {**SHOWN, "file_name": "sa_1.png"}, "annotations": [{"bbox": [0, 0, 320, 480]}]}
-    with tarfile.open(tmp_path / "sa.tar", "w") as archive:
+def embedded(folder: Path, size: tuple[int, int]) -> Imported:
+    entry = {"image": {**SHOWN, "file_name": "sa_1.png"}, "annotations": [{"bbox": [320, 0, 320, 480]}]}
+    with tarfile.open(folder / "sa.tar", "w") as archive:
         for name, data in (("sa_1.jpg", picture(size)), ("sa_1.json", json.dumps(entry).encode())):
             member = tarfile.TarInfo(name)
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
-    imported = import_source("sa-1b", tmp_path / "sa.tar")
-    assert imported.reasons == reasons
-    assert [record.turns[1].text for record in imported.records] == ["[[0,0,500,1000]]"] * (not reasons)
+    return import_source("sa-1b", folder / "sa.tar")
+
+
+def test_embedded_picture_of_another_shape_is_rejected(tmp_path: Path) -> None:
+    reason = "media of another shape: sa_1.png is 480x640, its boxes are of 640x480"
+    assert embedded(tmp_path, (480, 640)).reasons == [reason]
+
+
+@pytest.mark.parametrize("size", [(640, 480), (320, 240), (1280, 960)])
+def test_embedded_picture_of_another_scale_is_imported(tmp_path: Path, size: tuple[int, int]) -> None:
+    imported = embedded(tmp_path, size)
+    assert imported.reasons == []
+    (record,) = imported.records
+    (region,) = record.turns[1].regions
+    medium = record.media[0]
+    assert record.turns[1].text == "[[500,0,1000,1000]]"
+    assert to_thousandths(region.box, region.system, medium.width or 0, medium.height or 0) == (500, 0, 1000, 1000)
