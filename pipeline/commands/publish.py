@@ -111,9 +111,8 @@ def publish(
     pending = sum(stage.pending for stage in opened.funnel().stages)
     output.print_json({**asdict(done), "pending": pending}) if json_ else print_publication(done)
     if pending:
-        output.say(
-            f"{pending:,} {recipe_of(opened).pool.noun}s wait for a stage and are not published: `vl3syn run` computes them"
-        )
+        noun = recipe_of(opened).pool.noun
+        output.say(f"{pending:,} {noun}s wait for a stage and are not published: `vl3syn run` computes them")
     if failure := nothing_published(done):
         raise failure
 
