@@ -68,6 +68,10 @@ def _phrases(line: str, boxes: Mapping[str, list[Box]]) -> tuple[str, list[tuple
 
 
 def _boxes(root: ElementTree.Element) -> dict[str, list[Box]]:
+    """Return the boxes of each phrase, from edge to edge.
+
+    The XML counts pixels from 1, and the last one belongs to the box: pixel 1 begins at 0, pixel 500 ends at 500.
+    """
     boxes: dict[str, list[Box]] = {}
     for thing in root.iter("object"):
         if (frame := thing.find("bndbox")) is None:
@@ -75,8 +79,10 @@ def _boxes(root: ElementTree.Element) -> dict[str, list[Box]]:
         corners: Any = [whole_number(frame.findtext(edge)) for edge in ("xmin", "ymin", "xmax", "ymax")]
         if None in corners:
             raise BadSampleError(f"no box: {corners} of object {thing.findtext('name')}")
+        x0, y0 = (first - (first > 0) for first in corners[:2])  # a 0, which some have, is the edge, too
+        box = (float(x0), float(y0), float(corners[2]), float(corners[3]))
         for name in thing.iter("name"):
-            boxes.setdefault(name.text or "", []).append(tuple(map(float, corners)))  # type: ignore[arg-type]
+            boxes.setdefault(name.text or "", []).append(box)
     return boxes
 
 

@@ -16,9 +16,9 @@ SENTENCES = (
 THING = "<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"
 XML = (
     "<annotation><filename>1000.jpg</filename><size><width>400</width><height>200</height><depth>3</depth></size>"
-    + THING.format(12, 40, 20, 140, 80)
+    + THING.format(12, 41, 21, 140, 80)
     + THING.format("13</name><name>15", 0, 0, 40, 20)
-    + THING.format(13, 200, 100, 400, 200)
+    + THING.format(13, 201, 101, 400, 200)
     + "<object><name>14</name><scene>1</scene><nobndbox>1</nobndbox></object></annotation>"
 )
 
@@ -44,6 +44,15 @@ def test_phrases_with_boxes_are_marked_others_are_text(tmp_path: Path) -> None:
     assert imported.records[0].media[0].path == "1000.jpg"
 
 
+def test_box_of_all_pixels_is_the_whole_picture(tmp_path: Path) -> None:
+    xml = XML.replace("400</width><height>200", "500</width><height>375").replace(
+        THING.format(12, 41, 21, 140, 80), THING.format(12, 1, 1, 500, 375) + THING.format(12, 500, 375, 500, 375)
+    )
+    (record,) = entities(tmp_path, {"1000": "[/EN#12/people A man] sits ."}, {"1000": xml}).records
+    assert record.turns[1].text == "<ref>A man</ref>[[0,0,1000,1000],[998,997,1000,1000]] sits ."
+    assert [region.box for region in record.turns[1].regions] == [(0, 0, 500, 375), (499, 374, 500, 375)]
+
+
 def test_make_caption_is_the_sentence_alone(tmp_path: Path) -> None:
     imported = entities(tmp_path, {"1000": SENTENCES}, {"1000": XML}, make="caption")
     assert [record.turns[1].text for record in imported.records] == [
@@ -62,7 +71,7 @@ TYPE = '<!DOCTYPE annotation [<!ENTITY a "b"><!ENTITY x SYSTEM "file:///etc/host
         (SENTENCES, XML[:-5], "no XML: "),
         (SENTENCES, None, "no text in `annotations`: None"),
         (SENTENCES, XML.replace("<width>400", "<width>x"), "no size of the picture"),
-        (SENTENCES, XML.replace("<xmin>40", "<xmin>4O"), "no box: [None, 20, 140, 80] of object 12"),
+        (SENTENCES, XML.replace("<xmin>41", "<xmin>4O"), "no box: [None, 21, 140, 80] of object 12"),
         ("[/EN#12/people A man sits .", XML, "a phrase that is not closed"),
         ("[/EN#12/people A man] sits .", XML.replace("<xmax>140", "<xmax>500"), "box [40.0, 20.0, 500.0, 80.0]"),
         ("", XML, "no record in it"),
