@@ -99,3 +99,31 @@ def test_format_that_needs_an_option_is_named_not_passed_over(tmp_path: Path, na
     with pytest.raises(UserError, match=f"it looks like {name}, but none of its first rows .* no size of the picture"):
         sniff(source, {key: value for key, value in options.items() if key != option})
     assert sniff(source, options).name == name
+
+
+ASKED = {"question": "Is there a red apple on the table?", "answer": "no"}
+ABOUT_MEDIA = [
+    {"1238592": {"imageId": "2407890", **ASKED}},  # GQA
+    [{"id": 0, "video_id": 0, **ASKED}],  # MSRVTT-QA, whose first film is 0
+    [{"question_id": "Interaction_T1_0", "video_id": "6H78U", "start": 11.1, "end": 19.6, "choices": [], **ASKED}],
+    [{"gif_name": "tumblr_no00", **ASKED}],
+    [{"videoName": "v_a", **ASKED}],
+    [{"IMAGE_ID": 7, **ASKED}],
+]
+
+
+@pytest.mark.parametrize("value", ABOUT_MEDIA)
+def test_questions_about_media_are_no_chat_of_text(tmp_path: Path, value: Any) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(value))
+    with pytest.raises(UserError, match=r"no known format, its rows have the keys .*: name one of"):
+        sniff(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize(
+    "more", [{"image_id": None}, {"has_image": False}, {"num_images": 0}, {"intermediate_steps": "a"}, {"imagined": 1}]
+)
+def test_questions_without_media_stay_a_chat_of_text(tmp_path: Path, more: dict[str, Any]) -> None:
+    (tmp_path / "a.json").write_text(json.dumps([ASKED | more]))
+    assert sniff(tmp_path / "a.json").name == "chat"
+    imported = import_source("chat", tmp_path / "a.json")
+    assert (len(imported.records), imported.report.is_clean) == (1, True)

@@ -51,6 +51,12 @@ def test_developer_and_system_beside_are_system(tmp_path: Path) -> None:
     assert [record.turns[0].role for record in records] == ["system"] * 2
 
 
+def test_key_that_names_a_medium_is_noted(tmp_path: Path) -> None:
+    imported = import_entries(tmp_path, "chat", [SAME[-1] | {"video_id": "a1"}, SAME[-1] | {"video_id": None}])
+    assert len(imported.records) == 2
+    assert imported.report.notes.counted["`video_id` names a medium, which is not in a chat of text"].count == 1
+
+
 @pytest.mark.parametrize(
     ("broken", "reason"),
     [
