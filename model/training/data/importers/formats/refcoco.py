@@ -28,11 +28,14 @@ def rows(source: Path, options: Options) -> Iterator[Row]:
     if not listed:
         advice = f": {_PICKLE}" if any(source.glob("*.p")) else ": give the folder of refs*.json and instances.json"
         raise UserError(f"{source}: no refs*.json in it{advice}")
+    if len(listed) > 1:  # of one set by several authors: a reference is train in one of them, and val in another
+        names = ", ".join(file.name for file in listed)
+        raise UserError(f"{source}: {names} are splits of the same references: give one of these files")
     instances = Path(options.get("instances") or folder / "instances.json")
     if not instances.is_file():
         raise UserError(f"{instances}: no such file: it has the boxes; give --set instances=FILE")
     with Joined(instances) as joined:
-        for row in (row for file in listed for row in read_file(file, file.name, (), Notes())):
+        for row in read_file(listed[0], listed[0].name, (), Notes()):
             if isinstance(row.value, dict):
                 found = joined.annotation(row.value.get("ann_id"))
                 shown = joined.image(row.value.get("image_id"))

@@ -62,6 +62,17 @@ def test_broken_reference_is_rejected_and_the_rest_imported(tmp_path: Path, brok
     assert imported.rejected[0]["line"] == 1
 
 
+def test_rival_splits_in_a_folder_are_refused(tmp_path: Path) -> None:
+    source = tmp_path / "refcoco"
+    refcoco(tmp_path, [REF | {"sentences": SAID}])
+    (source / "refs(google).json").write_text(json.dumps([REF | {"split": "train", "sentences": SAID}]))
+    both = r"refs\(google\)\.json, refs\(unc\)\.json are splits of the same references: give one of these files"
+    with pytest.raises(UserError, match=both):
+        import_source("refcoco", source, out=tmp_path / "both")
+    one = import_source("refcoco", source / "refs(google).json", out=tmp_path / "one")
+    assert [record.source.split for record in one.records] == ["train", "train"]
+
+
 def test_published_pickle_is_refused_with_advice(tmp_path: Path) -> None:
     (tmp_path / "refs(unc).p").write_bytes(b"\x80\x04.")
     with pytest.raises(UserError, match=r"a pickle can run code and is not read.*json\.dump"):
