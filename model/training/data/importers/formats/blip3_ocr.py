@@ -26,6 +26,8 @@ def read(row: Row, options: Options) -> Iterator[Draft | BadSampleError]:
     shown = image(f"{uid}.jpg")
 
     def draft(caption: Mapping[str, Any]) -> Draft:
+        if caption.get("include_datacomp_raw_cap"):  # it has words that nobody can read there
+            raise BadSampleError("a text with the web's alt text, which is not in the image")
         text = text_of(caption, "text").strip()
         question = WITH_PLACES if "<bbox>" in text else QUESTION
         said = [user(shown, f"\n{question}"), assistant(text)]

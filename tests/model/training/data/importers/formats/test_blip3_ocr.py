@@ -38,6 +38,18 @@ def test_all_granularities_give_a_record_each_unchanged(tmp_path: Path) -> None:
     assert [record.aspect for record in records] == ["granularity 0", "granularity 1"]
 
 
+RAW = {"text": "Buy signs in Ohio. STOP", "granularity": 0, "include_datacomp_raw_cap": True}
+RAW_REASON = "a text with the web's alt text, which is not in the image"
+
+
+def test_text_with_the_alt_text_is_rejected_and_counted(tmp_path: Path) -> None:
+    plain = {"text": "Main St", "granularity": 0}
+    imported = blip3(tmp_path, [ROW | {"captions": json.dumps([*CAPTIONS, RAW, plain])}])
+    assert [record.turns[1].text for record in imported.records] == [SAID[0], "Main St"]
+    assert imported.report.records_rejected == 1
+    assert {kind: found.count for kind, found in imported.report.rejected.counted.items()} == {RAW_REASON: 1}
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -47,6 +59,7 @@ def test_all_granularities_give_a_record_each_unchanged(tmp_path: Path) -> None:
         ({"captions": "[]"}, "no such granularity: 0; give --set granularity="),
         ({"captions": '[{"granularity": 0, "text": ""}]'}, "empty answer: turn 1"),
         ({"captions": '[{"granularity": 0}]'}, "no text in `text`: None"),
+        ({"captions": json.dumps([RAW])}, RAW_REASON),
         ({"uid": None}, "no text in `uid`: None"),
     ],
 )
