@@ -109,13 +109,16 @@ def recover(table: Table, outdated: Outdated | None = None, *, retried: bool = T
     left = {file.base_name for file in files if _is_left(file)}  # before reading: an owner may write, then end
     read = {file.base_name: _read(table, file) for file in files}
     writer = table.next_writer()
-    stored = _stored(table, [id_ for rows in read.values() for id_ in rows["id"].to_pylist()], outdated)
+    ids = [id_ for rows in read.values() for id_ in rows["id"].to_pylist()]
+    known, stored = _known(table, ids, outdated)
     recovered = 0
     for file in files:
         rows = read[file.base_name]
         skip = pc.is_in(rows["id"], pa.array(stored, pa.int64()))
         if file.base_name not in left or not retried:
             skip = pc.or_(skip, rows["retry"])
+        # A stored row may have been marked to be computed again since. An old error must not undo that.
+        skip = pc.or_(skip, pc.and_(pc.is_valid(rows["error"]), pc.is_in(rows["id"], pa.array(known, pa.int64()))))
         rows = _once(rows.filter(pc.invert(skip)))
         if rows.num_rows:
             provenance = json.loads((rows.schema.metadata or {}).get(b"vl3syn", b"{}"))
@@ -127,13 +130,14 @@ def recover(table: Table, outdated: Outdated | None = None, *, retried: bool = T
     return recovered
 
 
-def _stored(table: Table, ids: list[int], outdated: Outdated | None) -> set[int]:
-    """Return those of `ids` that have a stored row which need be neither retried nor computed again."""
+def _known(table: Table, ids: list[int], outdated: Outdated | None) -> tuple[set[int], set[int]]:
+    """Return those of `ids` that have a stored row, and those whose row need be neither retried nor computed again."""
     if not ids:
-        return set()
-    rows = table.scan(["id", "retry"]).filter(~pl.col("retry") & pl.col("id").is_in(ids))
-    stored = set(rows.select("id").collect(engine="streaming")["id"])
-    return stored.difference(outdated(table.scan().filter(pl.col("id").is_in(ids))) if outdated and stored else ())
+        return set(), set()
+    rows = table.scan(["id", "retry"]).filter(pl.col("id").is_in(ids)).collect(engine="streaming")
+    stored = set(rows.filter(~pl.col("retry"))["id"])
+    wrong = outdated(table.scan().filter(pl.col("id").is_in(ids))) if outdated and stored else ()
+    return set(rows["id"]), stored.difference(wrong)
 
 
 def _journals(table: Table) -> list[pafs.FileInfo]:

@@ -51,6 +51,18 @@ def test_journal_rows_are_reused_by_the_next_try_at_the_part(tmp_path: Path) -> 
     assert Journal(table, part, {}).left_behind.num_rows == 0
 
 
+def test_error_in_a_journal_does_not_undo_a_retry(tmp_path: Path) -> None:
+    """Of another machine's journal nobody knows whether its owner lives, so it may be read after `vl3syn retry`."""
+    table = table_at(tmp_path / "t")
+    final = rows(1, retry=True).set_column(3, "retry", pa.array([False]))
+    journal = Journal(table, pa.chunked_array([[1, 2]]), {})
+    journal.append(final)
+    journal.append(rows(2))
+    table.append(rows(1, retry=True), table.next_writer(), {})  # the error was stored, and marked to be tried again
+    assert recover(table) == 1
+    assert sorted(table.scan(["id", "retry"]).collect().rows()) == [(1, True), (2, False)]
+
+
 def test_recovered_rows_are_stored_once_with_their_provenance(tmp_path: Path) -> None:
     table = table_at(tmp_path / "t")
     for _ in range(2):  # two tries at one part, both killed, the second one before it looked
