@@ -6,6 +6,7 @@ lost tens of parts. Here a crash costs a worker only the part that it is computi
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Self
@@ -15,6 +16,7 @@ import pyarrow as pa
 from manifests.contents import contents_table
 from manifests.part_files import part_name
 from manifests.run import Run
+from manifests.storage import ASIDE
 from manifests.tables import Table
 from manifests.version import __version__
 from pipeline.execution.reasons import count_reasons
@@ -61,6 +63,21 @@ class Store:
     def has(self, ids: pa.ChunkedArray) -> bool:
         """Return whether this job has stored the part with these ids, in this order."""
         return self.table.folder.exists(self.name_of(ids))
+
+    def claim_model(self, model: Mapping[str, object]) -> Mapping[str, object]:
+        """Write down which model a worker of this job has loaded, JSON values. Return that of the first worker."""
+        folder = self.table.folder
+        if folder.create_file(self._model_file, json.dumps(model).encode()):
+            return model
+        return dict(json.loads(folder.read(self._model_file)))
+
+    def forget_model(self) -> None:
+        """Delete what `claim_model` has written down; call it when the job has ended. After a kill it is swept."""
+        self.table.folder.delete(self._model_file)
+
+    @property
+    def _model_file(self) -> str:
+        return f"{ASIDE}model-{self.writer}.json"
 
     def receipts_of(self, parts: Iterable[str]) -> Iterator[tuple[str, pa.Table]]:
         """Yield stored parts, in no order, with the receipts that their workers could not return before they died."""

@@ -112,7 +112,10 @@ def run_stage(
     del planned, chosen, groups  # some bytes per row, for as long as the job takes
     progress = Progress(step.name, rows, recipe.pool.noun)
     with sweeping(images, stored.table) if images else nullcontext(), progress:
-        stats = _run_task(step, task, blocks, rows, of_ids, local, progress)
+        try:
+            stats = _run_task(step, task, blocks, rows, of_ids, local, progress)
+        finally:
+            task.store.forget_model()
     forget_answers(step, stored.table, alive)
     notes = summary(stored.table, task.store.writer, stats.working) if images else ()
     return JobResult.of(step.name, stats, stored=up_to_date, notes=notes)

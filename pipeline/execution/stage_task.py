@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -132,17 +133,31 @@ def failed_rows(stage: Stage, ids: pa.ChunkedArray, failures: Collection[Failure
     return with_ids(ids, validate_output(stage, pa.table(columns), len(failures)))
 
 
+_MODEL = {
+    "weights": ("weights", "restore them, or give the new ones a path of their own"),
+    "dtype": ("float type", "run it where it is that one, or compute all rows anew in another run"),
+}
+"""What all facts of a table share of their model: a key of the provenance, what it is, and what to do about another."""
+
+
 def _check_model(task: StageTask, provenance: Mapping[str, object]) -> None:
-    """Refuse to store facts in a table whose facts were computed with other weights, or in another float type."""
-    for key, what, remedy in (
-        ("weights", "weights", "restore them, or give the new ones a path of their own"),
-        ("dtype", "float type", "run it where it is that one, or compute all rows anew in another run"),
-    ):
-        now = provenance.get(key)
-        before = task.store.table.recorded(key) if now else None
+    """Refuse to store facts in a table whose facts were computed with other weights, or in another float type.
+
+    Before the first part is stored, the workers of a job compare with the one of them that was first: each may have
+    found other files under the same path, or another commit in its cache.
+    """
+    model = {key: provenance[key] for key in _MODEL if provenance.get(key)}
+    for key, now in model.items():
+        before = task.store.table.recorded(key)
         if before and before != now:
-            computed = f"what is stored was computed with {what} {_short(before)}, not {_short(now)}"
-            raise UserError(f"{task.name}: {computed}; {remedy}")
+            computed = f"what is stored was computed with {_MODEL[key][0]} {_short(before)}, not {_short(now)}"
+            raise UserError(f"{task.name}: {computed}; {_MODEL[key][1]}")
+    first = task.store.claim_model(model) if model else model
+    for key, now in model.items():
+        if first.get(key) != now:
+            others = f"another worker of this job has {_MODEL[key][0]} {_short(first.get(key))}"
+            here = f"the one on {platform.node()} has {_short(now)}"
+            raise UserError(f"{task.name}: {others}, and {here}; {_MODEL[key][1]}")
 
 
 def _short(value: object) -> str:
